@@ -1,0 +1,48 @@
+"""Neural network potentials in the ANI style: energies, forces, stress, Hessians and vibrations.
+
+>>> import anipot
+>>> model = anipot.load("ani2x")                                    # doctest: +SKIP
+>>> result = anipot.single_point(model, species, coordinates)       # doctest: +SKIP
+
+Å and Hartree throughout; eV only in the ASE calculator, ``model.ase()``.
+"""
+
+from anipot import models, units
+from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
+from anipot.energy import EnergyShifter, Sequential
+from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian
+from anipot.models import load
+from anipot.potential import Potential
+from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
+from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
+from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CELU",
+    "AEVComputer",
+    "ANIModel",
+    "AtomicNetwork",
+    "CosineCutoff",
+    "EnergyShifter",
+    "Ensemble",
+    "Gaussian",
+    "Members",
+    "Potential",
+    "Sequential",
+    "SinglePoint",
+    "SmoothCutoff",
+    "SpeciesConverter",
+    "SpeciesCoordinates",
+    "SpeciesEnergies",
+    "SpeciesFeatures",
+    "VibrationalAnalysis",
+    "hessian_vector_product",
+    "load",
+    "models",
+    "pad",
+    "single_point",
+    "units",
+    "vibrational_analysis",
+]

@@ -1,0 +1,416 @@
+"""Energies and their derivatives: forces, stress, Hessians, and what the members of an ensemble think of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from anipot.lattice import volume
+from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
+from anipot.potential import Potential
+from anipot.structures import System, check_charge
+
+#: Bytes that the atoms computed together may take for features, networks and their gradients. Larger systems are
+#: computed in blocks of atoms, with the same result: peak memory stays bounded, and small blocks stay in the caches.
+BLOCK_BYTES = 256 * 2**20
+#: The same for the directions of a Hessian that are computed together.
+HESSIAN_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class SinglePoint:
+    """What ``single_point`` returns; whatever was not asked for is None. Lengths in Å, energies in Hartree.
+
+    Energies are float64, other values have the dtype of the coordinates. Rows of ghosts are 0.
+    """
+
+    #: (B, A) as given.
+    species: Tensor
+    #: (B,) total energies.
+    energies: Tensor
+    #: (B, A, 3) −dE/dx.
+    forces: Tensor | None = None
+    #: (B, 3, 3) (1/V) dE/dε, the sign of ASE: positive under tension.
+    stress: Tensor | None = None
+    #: (B, 3A, 3A) d²E/dx².
+    hessian: Tensor | None = None
+    #: (B, A) energies of the atoms, self energies included.
+    atomic_energies: Tensor | None = None
+    #: The value of each member and their spread.
+    members: Members | None = None
+
+
+@dataclass(frozen=True)
+class Members:
+    """Values of the members of an ensemble, and their standard deviations (unbiased; NaN for a single model)."""
+
+    #: (M, B) total energies.
+    energies: Tensor
+    #: (M, B, A, 3)
+    forces: Tensor | None = None
+    #: (M, B, 3, 3)
+    stress: Tensor | None = None
+    #: (M, B, A)
+    atomic_energies: Tensor | None = None
+    #: (B,) standard deviation σ of the energies.
+    energies_std: Tensor = field(init=False)
+    #: (B,) σ/√N, the factor of query by committee (doi:10.1063/1.5023802).
+    qbc: Tensor = field(init=False)
+    #: (B, A, 3) or None.
+    forces_std: Tensor | None = field(init=False)
+    #: (B, 3, 3) or None.
+    stress_std: Tensor | None = field(init=False)
+    #: (B,) number of atoms of each molecule.
+    num_atoms: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        std = _spread(self.energies)
+        object.__setattr__(self, "energies_std", std)
+        object.__setattr__(self, "qbc", std / self.num_atoms.clamp(min=1).sqrt())
+        object.__setattr__(self, "forces_std", None if self.forces is None else _spread(self.forces))
+        object.__setattr__(self, "stress_std", None if self.stress is None else _spread(self.stress))
+
+
+def single_point(
+    model: torch.nn.Module,
+    species: Tensor,
+    coordinates: Tensor,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+    hessian: bool = False,
+    atomic_energies: bool = False,
+    members: bool = False,
+    charge: float | Tensor = 0,
+) -> SinglePoint:
+    """Return energies and the derivatives asked for, from one forward and one backward pass.
+
+    Nothing of the result carries a graph; to differentiate through a potential call it: ``model((species,
+    coordinates), cell, pbc)``. Large systems are computed in blocks of atoms, so that memory stays bounded.
+
+    Parameters
+    ----------
+    model
+        A ``Potential``, or a ``Sequential`` of representation, head and ``EnergyShifter`` (``SpeciesConverter`` before
+        them or not).
+    species
+        (B, A) atomic numbers, ghosts -1.
+    coordinates
+        (B, A, 3), Å.
+    cell
+        (3, 3) or (B, 3, 3), Å; rows are the lattice vectors.
+    pbc
+        (3,) or (B, 3), bool.
+    forces, stress, hessian, atomic_energies
+        What to compute.
+    members
+        Also return the energies, and where asked for forces, stress and atomic energies, of every member.
+    charge
+        Total charge; anything but 0 is refused.
+
+    Returns
+    -------
+    SinglePoint
+
+    Raises
+    ------
+    TypeError, ValueError
+        For everything that cannot be computed, naming molecule and atom; for ``stress`` of a molecule that is not
+        periodic.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>> networks = [AtomicNetwork((384, 16, 1), CELU(0.1)) for _ in range(4)]
+    >>> model = Potential(["H", "C", "N", "O"], AEVComputer.like_1x(), ANIModel(networks), EnergyShifter([0.0] * 4))
+    >>> water = torch.tensor([[8, 1, 1]]), torch.tensor([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]])
+    >>> result = single_point(model, *water, hessian=True)
+    >>> result.energies.shape, result.forces.shape, result.hessian.shape
+    (torch.Size([1]), torch.Size([1, 3, 3]), torch.Size([1, 9, 9]))
+    """
+    check_charge(charge)
+    potential = as_potential(model)
+    system = potential.system(species, coordinates, cell, pbc)
+    ask = Ask(forces, stress, hessian, atomic_energies, members)
+    return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
+
+
+class Ask(NamedTuple):
+    """What ``evaluate`` computes."""
+
+    forces: bool = True
+    stress: bool = False
+    hessian: bool = False
+    atomic_energies: bool = False
+    members: bool = False
+
+
+def as_potential(model: torch.nn.Module) -> Potential:
+    """Return a ``Potential`` made of the parts of a ``Sequential`` (shared, not copied); a ``Potential`` as it is.
+
+    Raises
+    ------
+    TypeError
+        If the model is neither, naming what it is made of.
+    """
+    from anipot.energy import EnergyShifter
+    from anipot.structures import SpeciesConverter
+
+    if isinstance(model, Potential):
+        return model
+    parts = list(model) if isinstance(model, torch.nn.Sequential) else []
+    converter = parts.pop(0) if parts and isinstance(parts[0], SpeciesConverter) else None
+    if not (2 <= len(parts) <= 3 and hasattr(parts[0], "from_pairs") and hasattr(parts[1], "atomic_energies")):
+        made_of = [type(part).__name__ for part in model.children()]
+        raise TypeError(
+            "expected a Potential or a Sequential of [SpeciesConverter,] representation, head and EnergyShifter, "
+            f"got {type(model).__name__} of {made_of}"
+        )
+    num_species = int(getattr(parts[1], "num_species", 0))
+    # Without a converter species are indices and the names of the elements play no part.
+    elements = converter.elements if converter else [_PLACEHOLDERS[i] for i in range(num_species)]
+    shifter = parts[2] if len(parts) == 3 else EnergyShifter([0.0] * len(elements))
+    if not isinstance(shifter, EnergyShifter):
+        raise TypeError(f"the last part of the Sequential must be an EnergyShifter, got {type(shifter).__name__}")
+    potential = Potential(elements, parts[0], parts[1], shifter, periodic_table_index=converter is not None)
+    return potential.to(shifter.self_energies.device)
+
+
+_PLACEHOLDERS = ("H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar")
+
+
+def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, species: Tensor) -> SinglePoint:
+    """Return what ``ask`` names for a checked system whose pairs are known (they may reach beyond the cutoff)."""
+    if ask.stress:
+        _check_stress(system)
+    shape = system.species.shape
+    with torch.no_grad():
+        vectors = displacements(pairs, system.coordinates, system.cell, system.pbc)
+        pairs, vectors = _within(potential.cutoff, pairs, vectors)
+        check_distances(pairs, vectors, shape[1])
+    atomic, gradients = _atoms_and_gradients(potential, system, pairs, vectors, ask)
+    atomic = atomic.view(-1, *shape)  # (M, B, A)
+    energies = atomic.sum(-1) + potential.shifter.sae(system.species)  # (M, B)
+    atomic = atomic + potential.shifter.atomic(system.species)
+    dtype = system.coordinates.dtype
+    all_forces = _forces(gradients, pairs, shape).to(dtype) if ask.forces else None
+    all_stress = _stress(gradients, vectors, pairs, system).to(dtype) if ask.stress else None
+    spread = None
+    if ask.members:
+        atomic_members = atomic if ask.atomic_energies else None
+        num_atoms = (system.species >= 0).sum(-1)
+        spread = Members(energies, all_forces, all_stress, atomic_members, num_atoms=num_atoms)
+    return SinglePoint(
+        species=species,
+        energies=energies.mean(0),
+        forces=None if all_forces is None else all_forces.mean(0),
+        stress=None if all_stress is None else all_stress.mean(0),
+        hessian=_hessian(potential, system, pairs) if ask.hessian else None,
+        atomic_energies=atomic.mean(0) if ask.atomic_energies else None,
+        members=spread,
+    )
+
+
+def hessian_vector_product(
+    model: torch.nn.Module,
+    species: Tensor,
+    coordinates: Tensor,
+    direction: Tensor,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+) -> Tensor:
+    """Return H·v (B, A, 3), Hartree/Å² times the unit of v, without forming the Hessian.
+
+    Parameters
+    ----------
+    direction
+        v (B, A, 3). Other parameters as for ``single_point``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>> networks = [AtomicNetwork((384, 16, 1), CELU(0.1)) for _ in range(4)]
+    >>> model = Potential(["H", "C", "N", "O"], AEVComputer.like_1x(), ANIModel(networks), EnergyShifter([0.0] * 4))
+    >>> water = torch.tensor([[8, 1, 1]]), torch.tensor([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]])
+    >>> shift = torch.ones(1, 3, 3)  # moving the whole molecule costs nothing
+    >>> bool((hessian_vector_product(model, *water, shift).abs() < 1e-4).all())
+    True
+    """
+    potential = as_potential(model)
+    system = potential.system(species, coordinates, cell, pbc)
+    if direction.shape != coordinates.shape:
+        raise ValueError(f"direction must have the shape of the coordinates, {tuple(coordinates.shape)}, got {tuple(direction.shape)}")
+    x, gradient = _gradient_graph(potential, system, find_pairs(*system, potential.cutoff))
+    ghosts = (system.species < 0)[..., None]
+    (product,) = torch.autograd.grad(gradient, x, torch.where(ghosts, 0.0, direction.to(gradient.dtype)))
+    return product
+
+
+def _spread(values: Tensor) -> Tensor:
+    if len(values) < 2:
+        return torch.full_like(values[0], float("nan"))
+    return values.std(0)
+
+
+def _within(cutoff: float, pairs: Pairs, vectors: Tensor) -> tuple[Pairs, Tensor]:
+    """Drop pairs beyond the cutoff, which a list with a skin holds."""
+    near = (vectors * vectors).sum(-1) < cutoff * cutoff
+    if bool(near.all()):
+        return pairs, vectors
+    keep = near.nonzero().squeeze(1)
+    shift = None if pairs.shift is None else pairs.shift[keep]
+    return Pairs(pairs.center[keep], pairs.neighbor[keep], shift), vectors[keep]
+
+
+def _atoms_and_gradients(
+    potential: Potential, system: System, pairs: Pairs, vectors: Tensor, ask: Ask
+) -> tuple[Tensor, Tensor]:
+    """Return the members' atomic energies (M, N), and dE/dvector (G, P, 3): G = M with members, else 1."""
+    species = system.species.reshape(-1)
+    wants_gradient = ask.forces or ask.stress
+    num_gradients = len(potential) if ask.members else 1
+    energies, gradients = [], []
+    for block, atoms in _blocks(potential, species, pairs, vectors):
+        with torch.enable_grad():
+            v = vectors[block].detach().requires_grad_(wants_gradient)
+            atomic = _block_energies(potential, species, pairs, v, block, atoms)  # (M, n)
+            totals = (atomic if ask.members else atomic.mean(0, keepdim=True)).sum(-1)
+        if wants_gradient:
+            gradients.append(torch.stack([_gradient(totals[g], v, g + 1 < num_gradients) for g in range(num_gradients)]))
+        energies.append(atomic.detach())
+    gradient = torch.cat(gradients, dim=1) if wants_gradient else vectors.new_zeros(num_gradients, 0, 3)
+    return torch.cat(energies, dim=1), gradient
+
+
+def _gradient(total: Tensor, v: Tensor, retain_graph: bool) -> Tensor:
+    if not total.requires_grad:
+        return torch.zeros_like(v)
+    (gradient,) = torch.autograd.grad(total, v, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+    return gradient
+
+
+def _block_energies(
+    potential: Potential, species: Tensor, pairs: Pairs, v: Tensor, block: slice, atoms: slice
+) -> Tensor:
+    if atoms == slice(0, len(species)):
+        return potential.members_from_vectors(species, pairs, v)
+    center, neighbor = pairs.center[block] - atoms.start, species[pairs.neighbor[block]]
+    num_atoms = atoms.stop - atoms.start
+    representation = potential.representation
+    features = representation.from_neighborhoods(center, neighbor, v.to(potential.dtype), num_atoms)  # type: ignore[operator]
+    return potential.head.atomic_energies(species[atoms], features)  # type: ignore[operator]
+
+
+def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield ranges of pairs and of atoms whose energies are computed together.
+
+    Only where the energy of an atom depends on its own neighbors and nothing else (``from_neighborhoods``); other
+    representations are computed whole.
+    """
+    num_atoms = len(species)
+    representation = potential.representation
+    if not hasattr(representation, "from_neighborhoods"):
+        yield slice(0, len(pairs.center)), slice(0, num_atoms)
+        return
+    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
+    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + 8 * 4 * hidden  # type: ignore[operator]
+    total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
+    num_blocks = max(1, -(-int(total[-1]) // BLOCK_BYTES)) if num_atoms else 1
+    if num_blocks == 1:
+        yield slice(0, len(pairs.center)), slice(0, num_atoms)
+        return
+    steps = total[-1] * torch.arange(1, num_blocks, device=total.device) / num_blocks
+    edges = torch.cat([steps.new_zeros(1).long(), torch.searchsorted(total, steps.to(total.dtype)), steps.new_full((1,), num_atoms).long()])
+    edges = torch.unique_consecutive(edges)
+    pair_edges = torch.searchsorted(pairs.center, edges)
+    for i in range(len(edges) - 1):
+        yield (
+            slice(int(pair_edges[i]), int(pair_edges[i + 1])),
+            slice(int(edges[i]), int(edges[i + 1])),
+        )
+
+
+def _forces(gradients: Tensor, pairs: Pairs, shape: torch.Size) -> Tensor:
+    """F_i = Σ_{pairs from i} dE/dv − Σ_{pairs to i} dE/dv, since v = r_neighbor − r_center: (G, B, A, 3)."""
+    forces = gradients.new_zeros(len(gradients), shape.numel(), 3)
+    forces = forces.index_add(1, pairs.center, gradients).index_add(1, pairs.neighbor, gradients, alpha=-1)
+    return forces.view(-1, *shape, 3)
+
+
+def _stress(gradients: Tensor, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:
+    """(1/V) Σ v ⊗ dE/dv over the pairs of each molecule (doi:10.1103/PhysRevB.32.3792): (G, B, 3, 3)."""
+    assert system.cell is not None  # _check_stress has seen to it
+    num_molecules, num_atoms = system.species.shape
+    outer = vectors[None, :, :, None] * gradients[:, :, None, :]  # (G, P, 3, 3)
+    virial = outer.new_zeros(len(gradients), num_molecules, 3, 3).index_add(1, pairs.center // num_atoms, outer)
+    virial = (virial + virial.transpose(-1, -2)) / 2  # symmetric already, but for rounding
+    return virial / volume(system.cell.detach().double())[:, None, None]
+
+
+def _check_stress(system: System) -> None:
+    num_molecules = len(system.species)
+    if system.cell is None or system.pbc is None:
+        if num_molecules:
+            raise ValueError("stress was asked for, but no molecule of the batch is periodic: pass cell and pbc")
+        raise ValueError("stress was asked for an empty batch without cell and pbc")
+    free = ~system.pbc.any(-1)
+    if free.any():
+        raise ValueError(f"stress was asked for, but molecule {int(free.nonzero()[0])} is not periodic along any axis")
+    flat = volume(system.cell.detach()) == 0
+    if flat.any():
+        molecule = int(flat.nonzero()[0])
+        raise ValueError(
+            f"stress was asked for, but the cell of molecule {molecule} has no volume: {system.cell[molecule].tolist()}; "
+            "give the axes that are not periodic a length"
+        )
+
+
+def _gradient_graph(potential: Potential, system: System, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Return coordinates (B, A, 3) and dE/dx of the same shape, both part of a graph."""
+    with torch.enable_grad():
+        x = system.coordinates.detach().requires_grad_()
+        vectors = displacements(pairs, x, None if system.cell is None else system.cell.detach(), system.pbc)
+        check_distances(pairs, vectors, system.species.shape[1])
+        total = potential.members_from_vectors(system.species.reshape(-1), pairs, vectors).mean(0).sum()
+        if not total.requires_grad:
+            total = total + 0 * x.sum()
+        (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+    return x, gradient
+
+
+def _hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor:
+    """Return (B, 3A, 3A): rows for one coordinate of all molecules at once, several coordinates at a time."""
+    num_molecules, num_atoms = system.species.shape
+    x, gradient = _gradient_graph(potential, system, pairs)
+    hessian = x.new_zeros(num_molecules, 3 * num_atoms, 3 * num_atoms)
+    if hessian.numel() == 0 or not gradient.requires_grad:
+        return hessian
+    bytes_each = _direction_bytes(potential, system, pairs)
+    at_once = max(1, min(3 * num_atoms, HESSIAN_BYTES // max(1, bytes_each)))
+    for start in range(0, 3 * num_atoms, at_once):
+        stop = min(start + at_once, 3 * num_atoms)
+        seeds = x.new_zeros(stop - start, num_molecules, 3 * num_atoms)
+        seeds[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
+        (rows,) = torch.autograd.grad(
+            gradient, x, seeds.view(-1, *x.shape), retain_graph=stop < 3 * num_atoms, is_grads_batched=True
+        )
+        hessian[:, start:stop] = rows.reshape(stop - start, num_molecules, -1).transpose(0, 1)
+    return (hessian + hessian.transpose(-1, -2)) / 2
+
+
+def _direction_bytes(potential: Potential, system: System, pairs: Pairs) -> int:
+    """Return roughly the bytes that one direction of a Hessian takes in the double backward."""
+    vectors = displacements(pairs, system.coordinates.detach(), system.cell, system.pbc).detach()
+    species = system.species.reshape(-1)
+    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
+    estimate = getattr(potential.representation, "memory_estimate", None)
+    cost = 4096 * len(species) if estimate is None else int(estimate(pairs.center, vectors, len(species)).sum())
+    return cost + 8 * 4 * hidden * len(species)

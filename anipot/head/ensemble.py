@@ -1,0 +1,56 @@
+"""Several models whose mean is the answer and whose spread says how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anipot.head.ani_model import ANIModel, members_atomic_energies, sum_atoms
+from anipot.structures import SpeciesEnergies
+
+
+class Ensemble(nn.ModuleList):
+    """The mean of several heads, such as the eight of a published ANI potential.
+
+    Parameters
+    ----------
+    models
+        ``ANIModel`` s over the same elements.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anipot import ANIModel, AtomicNetwork, CELU
+    >>> members = [ANIModel([AtomicNetwork((8, 4, 1), CELU(0.1))]) for _ in range(3)]
+    >>> ensemble = Ensemble(members)
+    >>> len(ensemble), ensemble((torch.tensor([[0, -1]]), torch.rand(1, 2, 8))).energies.shape
+    (3, torch.Size([1]))
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        if not models:
+            raise ValueError("Ensemble needs at least one model")
+        lengths = sorted({len(model) for model in models if isinstance(model, ANIModel)})
+        if len(lengths) > 1:
+            raise ValueError(f"all members of an Ensemble must know the same elements, got models of {lengths} elements")
+        super().__init__(models)
+
+    @property
+    def num_species(self) -> int:
+        """Number of elements."""
+        return int(self[0].num_species)
+
+    def forward(  # type: ignore[override]
+        self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
+    ) -> SpeciesEnergies:
+        """Return the mean energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
+        return sum_atoms(self, input_)
+
+    def atomic_energies(self, species: Tensor, features: Tensor) -> Tensor:
+        """Return the members' energies (M, N) of N flat slots, float64; 0 for ghosts."""
+        members = list(self)
+        if all(isinstance(member, ANIModel) for member in members):
+            return members_atomic_energies(members, species, features)
+        return torch.cat([member.atomic_energies(species, features) for member in members])

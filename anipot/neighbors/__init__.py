@@ -1,0 +1,20 @@
+"""Neighbor search: no gradients, integers only."""
+
+from anipot.neighbors.brute_force import brute_force
+from anipot.neighbors.cell_list import cell_list
+from anipot.neighbors.pairs import Pairs, check_distances, displacements
+from anipot.neighbors.search import find_pairs, neighborhoods
+from anipot.neighbors.triples import triples
+from anipot.neighbors.verlet import VerletList
+
+__all__ = [
+    "Pairs",
+    "VerletList",
+    "brute_force",
+    "cell_list",
+    "check_distances",
+    "displacements",
+    "find_pairs",
+    "neighborhoods",
+    "triples",
+]

@@ -1,0 +1,74 @@
+"""The pair list: who sees whom, through which periodic image. Integers only; the geometry is differentiated elsewhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Two atoms closer than this (Å) stand on one spot: no potential here means anything, and directions are lost.
+ONE_SPOT = 1e-6
+
+
+class Pairs(NamedTuple):
+    """Directed pairs closer than a cutoff, each in both directions, ordered by center, neighbor and shift.
+
+    ``center`` and ``neighbor`` (P,) are slots b*A + a of the flattened batch; ghosts appear in none. ``shift`` (P, 3)
+    counts lattice vectors, and is None where no molecule of the batch is periodic. The vector of a pair is
+    r_neighbor − r_center + shift · cell.
+    """
+
+    center: Tensor
+    neighbor: Tensor
+    shift: Tensor | None
+
+
+def displacements(pairs: Pairs, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> Tensor:
+    """Return the vectors (P, 3) from center to neighbor, float64: the only differentiable geometry of the library.
+
+    Differences are taken in float64 since float32 positions in a large box lose the digits of a bond.
+
+    Parameters
+    ----------
+    coordinates
+        (B, A, 3).
+    cell, pbc
+        (B, 3, 3) and (B, 3), or None.
+    """
+    flat = coordinates.reshape(-1, 3).double()  # (B*A, 3)
+    vectors = flat.index_select(0, pairs.neighbor) - flat.index_select(0, pairs.center)  # (P, 3)
+    if pairs.shift is None or cell is None or pbc is None:
+        return vectors
+    lattice = torch.where(pbc[..., None], cell.double(), 0.0)  # rows without periodicity may hold anything
+    molecule = pairs.center // coordinates.shape[1]
+    return vectors + (pairs.shift.to(lattice.dtype)[:, None, :] @ lattice.index_select(0, molecule)).squeeze(1)
+
+
+def check_distances(pairs: Pairs, vectors: Tensor, num_atoms: int) -> None:
+    """Refuse two atoms on one spot, naming them.
+
+    Raises
+    ------
+    ValueError
+        With the molecule, both atoms and the image.
+    """
+    if len(vectors) == 0:
+        return
+    squared = (vectors.detach() * vectors.detach()).sum(-1)
+    if float(squared.min()) < ONE_SPOT**2:
+        worst = int(squared.argmin())
+        (molecule, i), j = divmod(int(pairs.center[worst]), num_atoms), int(pairs.neighbor[worst]) % num_atoms
+        image = "" if pairs.shift is None else f" (its image {pairs.shift[worst].tolist()})"
+        distance = float(squared[worst]) ** 0.5
+        raise ValueError(f"molecule {molecule}: atoms {i} and {j}{image} stand on one spot, {distance:.1e} Å apart")
+
+
+def sorted_pairs(center: Tensor, neighbor: Tensor, shift: Tensor, num_slots: int) -> Pairs:
+    """Order pairs by center, neighbor, shift: a molecule's sums then run in one order, however it was searched."""
+    low = shift.amin(0) if len(shift) else shift.new_zeros(3)
+    span = shift.amax(0) - low + 1 if len(shift) else shift.new_ones(3)
+    code = ((shift[:, 0] - low[0]) * span[1] + shift[:, 1] - low[1]) * span[2] + shift[:, 2] - low[2]
+    order = torch.argsort(code, stable=True)
+    order = order[torch.argsort((center * num_slots + neighbor)[order], stable=True)]
+    return Pairs(center[order], neighbor[order], shift[order])

@@ -1,0 +1,46 @@
+"""The neighbor search that the library uses: it picks the method, nobody has to."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anipot.neighbors.brute_force import brute_force
+from anipot.neighbors.cell_list import cell_list
+from anipot.neighbors.pairs import Pairs, check_distances, displacements
+from anipot.structures import System
+
+#: Below this many candidate pairs, trying all of them in one product is faster than sorting atoms into bins.
+BRUTE_FORCE_LIMIT = 500_000
+
+
+def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float) -> Pairs:
+    """Return all pairs of real atoms (``species`` ≥ 0) closer than ``cutoff`` Å.
+
+    Parameters
+    ----------
+    species
+        (B, A), ghosts -1.
+    coordinates
+        (B, A, 3) in Å.
+    cell, pbc
+        (B, 3, 3) and (B, 3), or None for both; as ``check_system`` returns them.
+    """
+    coordinates = coordinates.detach()
+    cell = None if cell is None else cell.detach()
+    small = species.shape[0] * species.shape[1] ** 2 <= BRUTE_FORCE_LIMIT
+    search = brute_force if cell is None and small else cell_list
+    return search(coordinates, species >= 0, cell, pbc, cutoff)
+
+
+def neighborhoods(system: System, cutoff: float) -> tuple[Pairs, Tensor]:
+    """Return the pairs of a checked batch and their vectors (P, 3), float64 and differentiable.
+
+    Raises
+    ------
+    ValueError
+        If two atoms stand on one spot.
+    """
+    pairs = find_pairs(*system, cutoff)
+    vectors = displacements(pairs, system.coordinates, system.cell, system.pbc)
+    check_distances(pairs, vectors, system.species.shape[1])
+    return pairs, vectors

@@ -1,0 +1,232 @@
+"""A whole potential: converter, representation, head and self energies in one module, with what is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from anipot.energy import EnergyShifter
+from anipot.head import Ensemble
+from anipot.neighbors import Pairs, neighborhoods
+from anipot.structures import SpeciesConverter, SpeciesEnergies, System, check_charge, check_element_indices, check_system
+
+if TYPE_CHECKING:
+    from anipot.interfaces.ase import Calculator
+
+
+class Potential(nn.Module):
+    """A potential that takes ``(species, coordinates)`` and returns energies.
+
+    Parameters
+    ----------
+    elements
+        Symbols, in the order of the element indices.
+    representation
+        Module such as ``AEVComputer``.
+    head
+        ``ANIModel`` or ``Ensemble``.
+    shifter
+        Self energies.
+    name
+        Shown by ``info()``.
+    details
+        JSON-able facts that ``info()`` adds: level of theory, citation, source and checksum of the weights.
+    periodic_table_index
+        Whether species are atomic numbers (default) or element indices.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter
+    >>> networks = [AtomicNetwork((384, 16, 1), CELU(0.1)) for _ in range(4)]
+    >>> shifter = EnergyShifter([-0.6, -38.1, -54.7, -75.2])
+    >>> model = Potential(["H", "C", "N", "O"], AEVComputer.like_1x(), ANIModel(networks), shifter)
+    >>> water = torch.tensor([[8, 1, 1]]), torch.tensor([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]])
+    >>> model(water).energies.dtype
+    torch.float64
+    """
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        representation: nn.Module,
+        head: nn.Module,
+        shifter: EnergyShifter,
+        name: str = "",
+        details: Mapping[str, Any] | None = None,
+        periodic_table_index: bool = True,
+    ) -> None:
+        super().__init__()
+        self.converter = SpeciesConverter(elements)
+        self.representation = representation
+        self.head = head
+        self.shifter = shifter
+        self.name = name
+        self.details = dict(details or {})
+        self.periodic_table_index = periodic_table_index
+        self._check_consistent()
+
+    def _check_consistent(self) -> None:
+        num_species = len(self.elements)
+        counts = {
+            "representation": getattr(self.representation, "num_species", num_species),
+            "head": getattr(self.head, "num_species", num_species),
+            "shifter": len(self.shifter.self_energies) - self.shifter.fit_intercept,
+        }
+        for part, count in counts.items():
+            if count != num_species:
+                raise ValueError(f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}")
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements that the potential knows."""
+        return self.converter.elements
+
+    @property
+    def cutoff(self) -> float:
+        """Distance in Å beyond which two atoms do not see each other."""
+        return float(self.representation.cutoff)  # type: ignore[arg-type]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the networks; energies are float64 always."""
+        return next((p.dtype for p in self.head.parameters()), torch.get_default_dtype())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the potential computes."""
+        return self.shifter.self_energies.device
+
+    def info(self) -> dict[str, Any]:
+        """Return what there is to know: elements, cutoffs, level of theory, units, citation, source and checksum."""
+        cutoffs = {name: getattr(self.representation, name) for name in ("Rcr", "Rca") if hasattr(self.representation, name)}
+        facts = {
+            "name": self.name,
+            "elements": list(self.elements),
+            "members": len(self),
+            "cutoff": self.cutoff,
+            **cutoffs,
+            "units": {"length": "angstrom", "energy": "hartree"},
+            "charge": "neutral molecules only",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.parameters()),
+        }
+        return facts | {k: v for k, v in self.details.items() if k not in facts}
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(self.head) if isinstance(self.head, Ensemble) else 1
+
+    def __getitem__(self, index: int) -> Potential:
+        """Return one member as a potential of its own; weights are shared with this one."""
+        if not isinstance(index, int):
+            raise TypeError(f"a member is chosen by an integer, got {index!r}")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name or 'this potential'} has {len(self)} members, 0 to {len(self) - 1}; got {index}")
+        index %= len(self)
+        head = self.head[index] if isinstance(self.head, Ensemble) else self.head
+        name = f"{self.name}[{index}]" if len(self) > 1 else self.name
+        args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
+        return Potential(*args).to(self.device)
+
+    def __iter__(self) -> Iterator[Potential]:
+        return (self[i] for i in range(len(self)))
+
+    def forward(
+        self,
+        species_coordinates: tuple[Tensor, Tensor],
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        *,
+        charge: float | Tensor = 0,
+    ) -> SpeciesEnergies:
+        """Return the energies of a batch; differentiable with respect to coordinates, cell and weights, twice.
+
+        Parameters
+        ----------
+        species_coordinates
+            Atomic numbers (B, A), ghosts -1, and coordinates (B, A, 3) in Å.
+        cell
+            (3, 3) or (B, 3, 3) in Å; rows are the lattice vectors.
+        pbc
+            (3,) or (B, 3) bool.
+        charge
+            Total charge; anything but 0 is refused.
+
+        Returns
+        -------
+        SpeciesEnergies
+            The species as given, and energies (B,) in Hartree, float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For everything that cannot be computed: see ``check_system`` and ``SpeciesConverter``.
+        """
+        check_charge(charge)
+        species, coordinates = species_coordinates
+        system = self.system(species, coordinates, cell, pbc)
+        atomic = self._members(system).mean(0).view(system.species.shape)
+        return SpeciesEnergies(species, atomic.sum(-1) + self.shifter.sae(system.species))
+
+    def atomic_energies(
+        self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
+    ) -> SpeciesEnergies:
+        """Return the species and the energy of each atom (B, A), self energies included; 0 for ghosts."""
+        system = self.system(*species_coordinates, cell, pbc)
+        atomic = self._members(system).mean(0).view(system.species.shape)
+        return SpeciesEnergies(species_coordinates[0], atomic + self.shifter.atomic(system.species))
+
+    def members_energies(
+        self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
+    ) -> SpeciesEnergies:
+        """Return the species and the energies (M, B) of every member."""
+        system = self.system(*species_coordinates, cell, pbc)
+        energies = self._members(system).view(len(self), *system.species.shape).sum(-1)
+        return SpeciesEnergies(species_coordinates[0], energies + self.shifter.sae(system.species))
+
+    def system(self, species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> System:
+        """Check a batch and turn atomic numbers into element indices."""
+        system = check_system(species, coordinates, cell, pbc)
+        if self.periodic_table_index:
+            return system._replace(species=self.converter.convert(species))
+        check_element_indices(species, len(self.elements))
+        return system
+
+    def members_from_vectors(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
+        """Return the members' energies (M, N) of N flat slots without self energies, given the pairs and their vectors.
+
+        This is the whole potential behind the geometry: engines that bring neighbors and vectors enter here.
+        """
+        vectors = vectors.to(self.dtype)
+        features = self.representation.from_pairs(species, pairs, vectors)  # type: ignore[operator]
+        return self.head.atomic_energies(species, features)  # type: ignore[operator]
+
+    def _members(self, system: System) -> Tensor:
+        pairs, vectors = neighborhoods(system, self.cutoff)
+        return self.members_from_vectors(system.species.reshape(-1), pairs, vectors)
+
+    def species_to_tensor(self, symbols: str | Sequence[str]) -> Tensor:
+        """Return the species (a,) of symbols such as ["C", "H", "H"]: atomic numbers, or element indices."""
+        from anipot.elements import atomic_numbers
+
+        numbers = torch.tensor(atomic_numbers(list(symbols)), dtype=torch.long, device=self.device)
+        return numbers if self.periodic_table_index else self.converter.convert(numbers)
+
+    def ase(self, **options: Any) -> Calculator:
+        """Return an ASE calculator; see ``anipot.interfaces.ase.Calculator`` for the options."""
+        from anipot.interfaces.ase import Calculator
+
+        return Calculator(self, **options)
+
+    def save(self, path: Any) -> None:
+        """Write one safetensors file from which ``anipot.load`` rebuilds the potential."""
+        from anipot.storage import save_model
+
+        save_model(self, path)
+
+    def extra_repr(self) -> str:
+        return f"{self.name or 'unnamed'}: {', '.join(self.elements)}; members: {len(self)}"

@@ -1,0 +1,6 @@
+"""Representations: what a network sees of the surroundings of an atom."""
+
+from anipot.representation.aev import AEVComputer
+from anipot.representation.cutoffs import CosineCutoff, SmoothCutoff
+
+__all__ = ["AEVComputer", "CosineCutoff", "SmoothCutoff"]
