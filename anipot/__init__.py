@@ -7,7 +7,7 @@
 Å and Hartree throughout; eV only in the ASE calculator, ``model.ase()``.
 """
 
-from anipot import models, units
+from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
 from anipot.energy import EnergyShifter, Sequential
 from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian
@@ -45,4 +45,5 @@ __all__ = [
     "single_point",
     "units",
     "vibrational_analysis",
+    "zoo",
 ]

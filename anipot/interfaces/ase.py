@@ -1,0 +1,183 @@
+"""The ASE calculator. eV, eV/Å and eV/Å³, as ASE has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from ase.units import Hartree
+from torch import Tensor
+
+from anipot.derivatives import Ask, SinglePoint, as_potential, evaluate
+from anipot.lattice import volume
+from anipot.neighbors import VerletList
+from anipot.structures import System, check_charge
+
+#: Partial charges on atoms are rounded; only a sum beyond this (e) is a charged system.
+CHARGED = 0.5
+
+
+class Calculator(AseCalculator):
+    """ASE calculator of a potential.
+
+    One calculation gives energy, free_energy, forces and energies, and for a periodic system stress, all of which ASE
+    caches; nothing is computed twice. Arrays are numpy float64.
+
+    Parameters
+    ----------
+    model
+        A ``Potential``, or a name or path for ``anipot.load``.
+    skin
+        Å; in dynamics and optimisations the neighbor list is searched with a cutoff larger by this much and reused
+        until an atom, or the cell, has moved too far. It never changes a result.
+    **options
+        Handed to ASE's own calculator class (``label``, ``atoms``).
+
+    Notes
+    -----
+    The calculator keeps nothing of an ``Atoms`` object between calls but ASE's cache of the last result and the
+    neighbor list, both of which are checked against the atoms given: one instance serves many systems, and
+    ``NEB(..., allow_shared_calculator=True)`` is fine. It can be pickled and deep-copied.
+
+    A total charge in ``atoms.info["charge"]``, or initial charges that add up to one, is refused.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ase.build import molecule
+    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>> networks = [AtomicNetwork((384, 16, 1), CELU(0.1)) for _ in range(4)]
+    >>> model = Potential(["H", "C", "N", "O"], AEVComputer.like_1x(), ANIModel(networks), EnergyShifter([0.0] * 4))
+    >>> water = molecule("H2O")
+    >>> water.calc = model.ase()
+    >>> water.get_forces().shape
+    (3, 3)
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "energies", "stress"]  # noqa: RUF012
+
+    def __init__(self, model: torch.nn.Module | str, skin: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        if isinstance(model, str):
+            from anipot.models import load
+
+            model = load(model)
+        self.model = as_potential(model)
+        self.skin = float(skin)
+        self._neighbors = VerletList(self.model.cutoff, self.skin)
+        self._spread: dict[str, Any] | None = None
+
+    def _get_name(self) -> str:
+        return "anipot"
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute everything there is for ``atoms`` into ``results``."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        self._spread = None
+        result = self._evaluate(self.atoms, Ask(atomic_energies=True, stress=_has_stress(self.atoms)))
+        energy = float(result.energies) * Hartree
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": _numpy(result.atomic_energies) * Hartree,
+            "forces": _numpy(result.forces) * Hartree,
+        }
+        if result.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(_numpy(result.stress) * Hartree)
+
+    def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Return the Hessian (3N, 3N) in eV/Å²."""
+        result = self._evaluate(self._given(atoms), Ask(forces=False, hessian=True))
+        return _numpy(result.hessian) * Hartree
+
+    def get_spread(self, atoms: Atoms | None = None) -> dict[str, Any]:
+        """Return what the members of the ensemble say, and how much they differ.
+
+        Returns
+        -------
+        dict
+            ``energies_members`` (M,), ``energy_std`` and ``qbc`` (σ/√N) in eV; ``forces_members`` (M, N, 3) and
+            ``forces_std`` (N, 3) in eV/Å; for a periodic system ``stress_members`` (M, 6) and ``stress_std`` (6,)
+            in eV/Å³. Spreads of a single model are NaN.
+        """
+        atoms = self._given(atoms)
+        if self._spread is None or self.check_state(atoms):
+            spread = self._evaluate(atoms, Ask(members=True, stress=_has_stress(atoms))).members
+            assert spread is not None
+            self._spread = {
+                "energies_members": spread.energies[:, 0].cpu().numpy() * Hartree,
+                "energy_std": float(spread.energies_std) * Hartree,
+                "qbc": float(spread.qbc) * Hartree,
+                "forces_members": _numpy(spread.forces, molecule_axis=1) * Hartree,
+                "forces_std": _numpy(spread.forces_std) * Hartree,
+            }
+            if spread.stress is not None:
+                members = _numpy(spread.stress, molecule_axis=1) * Hartree
+                self._spread["stress_members"] = np.array([full_3x3_to_voigt_6_stress(s) for s in members])
+                self._spread["stress_std"] = full_3x3_to_voigt_6_stress(_numpy(spread.stress_std) * Hartree)
+        return dict(self._spread)
+
+    def _given(self, atoms: Atoms | None) -> Atoms:
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise ValueError("no atoms: pass them, or compute something with this calculator first")
+        return atoms
+
+    def _evaluate(self, atoms: Atoms, ask: Ask) -> SinglePoint:
+        check_charge(_total_charge(atoms))
+        system = self._system(atoms)
+        return evaluate(self.model, system, self._neighbors.find_pairs(system), ask, system.species)
+
+    def _system(self, atoms: Atoms) -> System:
+        device = self.model.device
+        numbers = torch.as_tensor(atoms.numbers, dtype=torch.long, device=device)[None]
+        species = numbers if self.model.periodic_table_index else self.model.converter.convert(numbers)
+        coordinates = torch.tensor(atoms.positions, dtype=torch.float64, device=device)[None]
+        if not atoms.pbc.any():
+            return self.model.system(species, coordinates, None, None)
+        cell = torch.tensor(atoms.cell.array, dtype=torch.float64, device=device)
+        return self.model.system(species, coordinates, cell, torch.tensor(atoms.pbc, device=device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_neighbors": VerletList(self.model.cutoff, self.skin)}
+
+
+def register() -> None:
+    """Let ``ase.calculators.calculator.get_calculator_class("anipot")`` find the calculator."""
+    from ase.calculators.calculator import external_calculators, register_calculator_class
+
+    if "anipot" not in external_calculators:
+        register_calculator_class("anipot", Calculator)
+
+
+register()
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    """Whether a stress is defined: something repeats, and the cell has a volume."""
+    return bool(atoms.pbc.any()) and float(volume(torch.tensor(atoms.cell.array))) > 0
+
+
+def _total_charge(atoms: Atoms) -> float:
+    if "charge" in atoms.info:
+        return float(atoms.info["charge"])
+    total = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
+    return total if abs(total) > CHARGED else 0.0
+
+
+def _numpy(values: Tensor | None, molecule_axis: int = 0) -> np.ndarray:
+    """Return the values of the only molecule of a batch, float64."""
+    if values is None:
+        raise ValueError("this value was not computed")
+    return values.select(molecule_axis, 0).double().cpu().numpy()

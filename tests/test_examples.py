@@ -1,0 +1,64 @@
+"""Every numbered example runs, with settings that make it short."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from weights_at_hand import ROOT, reason_missing, use_weights
+
+SCRIPTS = sorted((ROOT / "examples").glob("[0-9]*.py"))
+NOTEBOOKS = sorted((ROOT / "examples").glob("[0-9]*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = os.environ | {
+        "ANIPOT_EXAMPLE_FAST": "1",
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def skip_without_weights(example: Path) -> None:
+    """Skip unless all published models that an example names are at hand."""
+    named = sorted(set(re.findall(r"\bani(?:1x|1ccx|2x)\b", example.read_text("utf-8"))))
+    for name in named:
+        if why := reason_missing(name):
+            pytest.skip(why)
+
+
+def test_examples_are_found():
+    assert len(SCRIPTS) >= 5
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("example", SCRIPTS, ids=lambda path: path.stem)
+def test_script(example, tmp_path, cache_folder, monkeypatch):
+    use_weights(monkeypatch, cache_folder)
+    skip_without_weights(example)
+    output = run([sys.executable, "-W", "error", str(example)], tmp_path)
+    assert output.strip(), "an example prints what it found"
+    assert "nan" not in re.findall(r"[a-z]+", output.lower())
+
+
+@pytest.mark.skipif(find_spec("nbmake") is None, reason="nbmake is not installed")
+@pytest.mark.parametrize("example", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(example, tmp_path, cache_folder, monkeypatch):
+    use_weights(monkeypatch, cache_folder)
+    skip_without_weights(example)
+    # A pytest of its own, without the settings of this one: nbmake is a plugin that collects notebooks.
+    options = ["-c", os.devnull, "--rootdir", str(example.parent), "-p", "no:cacheprovider", "-q"]
+    run([sys.executable, "-m", "pytest", *options, "--nbmake", "--nbmake-timeout=200", str(example)], tmp_path)
