@@ -1,0 +1,97 @@
+"""Results of single points as records, files and tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Results = Iterable[tuple[Any, dict[str, Any]]]
+
+
+def record(result: Any, b: int, n: int) -> dict[str, Any]:
+    """Return molecule ``b`` with ``n`` atoms of a ``SinglePoint`` as lists; keys carry the units."""
+    values: dict[str, Any] = {"energy_hartree": float(result.energies[b])}
+    if result.forces is not None:
+        values["forces_hartree_per_angstrom"] = result.forces[b, :n].tolist()
+    if result.stress is not None:
+        values["stress_hartree_per_angstrom3"] = result.stress[b].tolist()
+    if result.hessian is not None:
+        values["hessian_hartree_per_angstrom2"] = result.hessian[b, : 3 * n, : 3 * n].tolist()
+    if result.atomic_energies is not None:
+        values["atomic_energies_hartree"] = result.atomic_energies[b, :n].tolist()
+    if (members := result.members) is not None:
+        single = len(members.energies) == 1  # no spread, and NaN is no JSON
+        values["members_energies_hartree"] = members.energies[:, b].tolist()
+        values["members_std_hartree"] = None if single else float(members.energies_std[b])
+        values["qbc_hartree"] = None if single else float(members.qbc[b])
+    return values
+
+
+def write_results(path: str, results: Results) -> None:
+    """Write extxyz, JSON or CSV, as the ending of ``path`` says."""
+    writers = {".json": _write_json, ".csv": _write_csv}
+    writers.get(Path(path).suffix.lower(), _write_extxyz)(path, results)
+
+
+def _write_json(path: str, results: Results) -> None:
+    with open(path, "w") as file:
+        file.write("[")
+        for i, (atoms, values) in enumerate(results):
+            head = {"frame": i, "formula": atoms.get_chemical_formula(), "symbols": atoms.get_chemical_symbols()}
+            file.write((",\n" if i else "\n") + json.dumps(head | values))
+        file.write("\n]\n")
+
+
+def _write_csv(path: str, results: Results) -> None:
+    with open(path, "w", newline="") as file:
+        writer = None
+        for i, (atoms, values) in enumerate(results):
+            row = {"frame": i, "formula": atoms.get_chemical_formula()} | values
+            row = {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()}
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def _write_extxyz(path: str, results: Results) -> None:
+    import ase.io
+
+    with open(path, "w") as file:
+        for atoms, values in results:
+            ase.io.write(file, with_results(atoms, values), format="extxyz")
+
+
+def with_results(atoms: Any, values: dict[str, Any]) -> Any:
+    """Return a copy of the frame that holds the results in eV and Å, as ASE reads them."""
+    import numpy as np
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    from anipot.units import HARTREE_TO_EV
+
+    names = {"forces": "forces_hartree_per_angstrom", "energies": "atomic_energies_hartree"}
+    found: dict[str, Any] = {"energy": values["energy_hartree"] * HARTREE_TO_EV}
+    found |= {k: np.array(values[v]) * HARTREE_TO_EV for k, v in names.items() if v in values}
+    if "stress_hartree_per_angstrom3" in values:
+        full = np.array(values["stress_hartree_per_angstrom3"]) * HARTREE_TO_EV
+        found["stress"] = full_3x3_to_voigt_6_stress(full)
+    copy = atoms.copy()
+    for key in ("members_energies", "members_std", "qbc"):
+        value = values.get(f"{key}_hartree")
+        if value is not None:
+            copy.info[f"{key}_ev"] = np.array(value) * HARTREE_TO_EV
+    copy.calc = SinglePointCalculator(copy, **found)
+    return copy
+
+
+def print_table(results: Results) -> None:
+    """Print one line a frame, and forces in full where they were asked for."""
+    for i, (atoms, values) in enumerate(results):
+        print(f"frame {i}  {atoms.get_chemical_formula():<16} energy {values['energy_hartree']:.10f} Hartree")
+        for key, value in values.items():
+            if key != "energy_hartree":
+                print(f"  {key}: {json.dumps(value)}")
