@@ -196,7 +196,7 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
         pairs, vectors = _within(potential.cutoff, pairs, vectors)
         check_distances(pairs, vectors, shape[1])
     atomic, gradients = _atoms_and_gradients(potential, system, pairs, vectors, ask)
-    atomic = atomic.view(-1, *shape)  # (M, B, A)
+    atomic = atomic.view(len(atomic), *shape)  # (M, B, A)
     energies = atomic.sum(-1) + potential.shifter.sae(system.species)  # (M, B)
     atomic = atomic + potential.shifter.atomic(system.species)
     dtype = system.coordinates.dtype
@@ -342,7 +342,7 @@ def _forces(gradients: Tensor, pairs: Pairs, shape: torch.Size) -> Tensor:
     """F_i = Σ_{pairs from i} dE/dv − Σ_{pairs to i} dE/dv, since v = r_neighbor − r_center: (G, B, A, 3)."""
     forces = gradients.new_zeros(len(gradients), shape.numel(), 3)
     forces = forces.index_add(1, pairs.center, gradients).index_add(1, pairs.neighbor, gradients, alpha=-1)
-    return forces.view(-1, *shape, 3)
+    return forces.view(len(gradients), *shape, 3)
 
 
 def _stress(gradients: Tensor, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:

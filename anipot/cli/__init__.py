@@ -28,8 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, (UsageError, ValueError)) else 1
 
 
-
-
 def _parser() -> argparse.ArgumentParser:
     from anipot import __version__
 
