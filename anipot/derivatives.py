@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from anipot.elements import symbol
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
@@ -70,7 +71,7 @@ class Members:
     def __post_init__(self) -> None:
         std = _spread(self.energies)
         object.__setattr__(self, "energies_std", std)
-        object.__setattr__(self, "qbc", std / self.num_atoms.clamp(min=1).sqrt())
+        object.__setattr__(self, "qbc", std / self.num_atoms.clamp(min=1).double().sqrt())
         object.__setattr__(self, "forces_std", None if self.forces is None else _spread(self.forces))
         object.__setattr__(self, "stress_std", None if self.stress is None else _spread(self.stress))
 
@@ -166,7 +167,8 @@ def as_potential(model: torch.nn.Module) -> Potential:
     if isinstance(model, Potential):
         return model
     parts = list(model) if isinstance(model, torch.nn.Sequential) else []
-    converter = parts.pop(0) if parts and isinstance(parts[0], SpeciesConverter) else None
+    first = parts.pop(0) if parts and isinstance(parts[0], SpeciesConverter) else None
+    converter = first if isinstance(first, SpeciesConverter) else None
     if not (2 <= len(parts) <= 3 and hasattr(parts[0], "from_pairs") and hasattr(parts[1], "atomic_energies")):
         made_of = [type(part).__name__ for part in model.children()]
         raise TypeError(
@@ -175,15 +177,12 @@ def as_potential(model: torch.nn.Module) -> Potential:
         )
     num_species = int(getattr(parts[1], "num_species", 0))
     # Without a converter species are indices and the names of the elements play no part.
-    elements = converter.elements if converter else [_PLACEHOLDERS[i] for i in range(num_species)]
+    elements = converter.elements if converter else tuple(symbol(i + 1) for i in range(num_species))
     shifter = parts[2] if len(parts) == 3 else EnergyShifter([0.0] * len(elements))
     if not isinstance(shifter, EnergyShifter):
         raise TypeError(f"the last part of the Sequential must be an EnergyShifter, got {type(shifter).__name__}")
     potential = Potential(elements, parts[0], parts[1], shifter, periodic_table_index=converter is not None)
     return potential.to(shifter.self_energies.device)
-
-
-_PLACEHOLDERS = ("H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar")
 
 
 def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, species: Tensor) -> SinglePoint:
@@ -247,7 +246,9 @@ def hessian_vector_product(
     potential = as_potential(model)
     system = potential.system(species, coordinates, cell, pbc)
     if direction.shape != coordinates.shape:
-        raise ValueError(f"direction must have the shape of the coordinates, {tuple(coordinates.shape)}, got {tuple(direction.shape)}")
+        raise ValueError(
+            f"direction must have the shape of coordinates, {tuple(coordinates.shape)}, got {tuple(direction.shape)}"
+        )
     x, gradient = _gradient_graph(potential, system, find_pairs(*system, potential.cutoff))
     ghosts = (system.species < 0)[..., None]
     (product,) = torch.autograd.grad(gradient, x, torch.where(ghosts, 0.0, direction.to(gradient.dtype)))
@@ -284,7 +285,9 @@ def _atoms_and_gradients(
             atomic = _block_energies(potential, species, pairs, v, block, atoms)  # (M, n)
             totals = (atomic if ask.members else atomic.mean(0, keepdim=True)).sum(-1)
         if wants_gradient:
-            gradients.append(torch.stack([_gradient(totals[g], v, g + 1 < num_gradients) for g in range(num_gradients)]))
+            gradients.append(
+                torch.stack([_gradient(totals[g], v, g + 1 < num_gradients) for g in range(num_gradients)])
+            )
         energies.append(atomic.detach())
     gradient = torch.cat(gradients, dim=1) if wants_gradient else vectors.new_zeros(num_gradients, 0, 3)
     return torch.cat(energies, dim=1), gradient
@@ -328,7 +331,13 @@ def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor
         yield slice(0, len(pairs.center)), slice(0, num_atoms)
         return
     steps = total[-1] * torch.arange(1, num_blocks, device=total.device) / num_blocks
-    edges = torch.cat([steps.new_zeros(1).long(), torch.searchsorted(total, steps.to(total.dtype)), steps.new_full((1,), num_atoms).long()])
+    edges = torch.cat(
+        [
+            steps.new_zeros(1).long(),
+            torch.searchsorted(total, steps.to(total.dtype)),
+            steps.new_full((1,), num_atoms).long(),
+        ]
+    )
     edges = torch.unique_consecutive(edges)
     pair_edges = torch.searchsorted(pairs.center, edges)
     for i in range(len(edges) - 1):
@@ -368,7 +377,8 @@ def _check_stress(system: System) -> None:
     if flat.any():
         molecule = int(flat.nonzero()[0])
         raise ValueError(
-            f"stress was asked for, but the cell of molecule {molecule} has no volume: {system.cell[molecule].tolist()}; "
+            f"stress was asked for, but the cell of molecule {molecule} has no volume: "
+            f"{system.cell[molecule].tolist()}; "
             "give the axes that are not periodic a length"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -90,12 +90,12 @@ class Sequential(nn.Sequential):
     torch.Size([1])
     """
 
-    def forward(self, input_: Any, cell: Tensor | None = None, pbc: Tensor | None = None) -> Any:  # type: ignore[override]
+    def forward(self, input_: Any, cell: Tensor | None = None, pbc: Tensor | None = None) -> Any:
         for module in self:
-            input_ = module(input_, cell=cell, pbc=pbc) if _takes_cell(type(module)) else module(input_)
+            input_ = module(input_, cell=cell, pbc=pbc) if _takes_cell(type(module).forward) else module(input_)
         return input_
 
 
 @cache
-def _takes_cell(kind: type[nn.Module]) -> bool:
-    return "cell" in inspect.signature(kind.forward).parameters
+def _takes_cell(forward: Callable[..., Any]) -> bool:
+    return "cell" in inspect.signature(forward).parameters

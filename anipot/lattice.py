@@ -64,10 +64,12 @@ def _unit_normal(a: Tensor, b: Tensor) -> Tensor:
 
 
 def check_cell(coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return cell (B, 3, 3) and pbc (B, 3), or None for both where nothing is periodic; raise on what makes no sense."""
+    """Return checked cell (B, 3, 3) and pbc (B, 3), or None for both where nothing is periodic."""
     if pbc is None:
         if cell is not None:
-            raise ValueError("a cell was given without pbc; say along which axes it repeats, e.g. pbc=[True, True, True]")
+            raise ValueError(
+                "a cell was given without pbc; say along which axes it repeats, e.g. pbc=[True, True, True]"
+            )
         return None, None
     num_molecules = coordinates.shape[0]
     if not isinstance(pbc, Tensor):

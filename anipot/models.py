@@ -36,7 +36,7 @@ def load(
     periodic_table_index
         Whether species are atomic numbers (default) or element indices.
     device, dtype
-        Of the networks; by default the CPU and ``torch.get_default_dtype()``.
+        Of the networks; by default the CPU, and the dtype of the file or of torch's default, whichever is longer.
 
     Raises
     ------

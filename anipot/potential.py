@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from anipot.energy import EnergyShifter
 from anipot.head import Ensemble
 from anipot.neighbors import Pairs, neighborhoods
-from anipot.structures import SpeciesConverter, SpeciesEnergies, System, check_charge, check_element_indices, check_system
+from anipot.structures import (
+    SpeciesConverter,
+    SpeciesEnergies,
+    System,
+    check_charge,
+    check_element_indices,
+    check_system,
+)
 
 if TYPE_CHECKING:
     from anipot.interfaces.ase import Calculator
@@ -78,7 +85,9 @@ class Potential(nn.Module):
         }
         for part, count in counts.items():
             if count != num_species:
-                raise ValueError(f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}")
+                raise ValueError(
+                    f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}"
+                )
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -102,7 +111,9 @@ class Potential(nn.Module):
 
     def info(self) -> dict[str, Any]:
         """Return what there is to know: elements, cutoffs, level of theory, units, citation, source and checksum."""
-        cutoffs = {name: getattr(self.representation, name) for name in ("Rcr", "Rca") if hasattr(self.representation, name)}
+        cutoffs = {
+            name: getattr(self.representation, name) for name in ("Rcr", "Rca") if hasattr(self.representation, name)
+        }
         facts = {
             "name": self.name,
             "elements": list(self.elements),
@@ -125,7 +136,9 @@ class Potential(nn.Module):
         if not isinstance(index, int):
             raise TypeError(f"a member is chosen by an integer, got {index!r}")
         if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.name or 'this potential'} has {len(self)} members, 0 to {len(self) - 1}; got {index}")
+            raise IndexError(
+                f"{self.name or 'this potential'} has {len(self)} members, 0 to {len(self) - 1}; got {index}"
+            )
         index %= len(self)
         head = self.head[index] if isinstance(self.head, Ensemble) else self.head
         name = f"{self.name}[{index}]" if len(self) > 1 else self.name

@@ -76,7 +76,7 @@ def describe(potential: Potential) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise TypeError(f"cannot save a {type(member).__name__}; known are ANIModel and an Ensemble of them")
         networks.append({e: _describe_network(net, e) for e, net in zip(elements, member, strict=True)})
         for element, network in zip(elements, member, strict=True):
-            for i, linear in enumerate(network.linears):  # type: ignore[arg-type,union-attr]
+            for i, linear in enumerate(network.linears):  # type: ignore[arg-type]
                 named = {f"{m}.{element}.{i}.{name}": p.detach().cpu() for name, p in linear.named_parameters()}
                 tensors |= {name: p.contiguous().clone() for name, p in named.items()}
     metadata = {

@@ -134,12 +134,16 @@ def check_system(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc:
     if (species < -1).any():
         molecule, atom = (species < -1).nonzero()[0].tolist()
         value = int(species[molecule, atom])
-        raise ValueError(f"molecule {molecule}, atom {atom} has species {value}; the only negative species is -1, a ghost")
+        raise ValueError(
+            f"molecule {molecule}, atom {atom} has species {value}; the only negative species is -1, a ghost"
+        )
     bad = ~(torch.isfinite(coordinates).all(-1) | (species < 0))
     if bad.any():
         molecule, atom = bad.nonzero()[0].tolist()
         where = coordinates[molecule, atom].tolist()
-        raise ValueError(f"molecule {molecule}, atom {atom} has coordinates {where}; they must be finite (only ghosts may hold NaN)")
+        raise ValueError(
+            f"molecule {molecule}, atom {atom} has coordinates {where}; they must be finite (only ghosts may hold NaN)"
+        )
     cell, pbc = check_cell(coordinates, cell, pbc)
     return System(species, coordinates, cell, pbc)
 
@@ -156,8 +160,8 @@ def check_element_indices(species: Tensor, num_species: int) -> None:
         molecule, atom = (species >= num_species).nonzero()[0].tolist()
         raise ValueError(
             f"molecule {molecule}, atom {atom} has element index {int(species[molecule, atom])}, but there are "
-            f"{num_species} elements, 0 to {num_species - 1}; atomic numbers need a SpeciesConverter, or a model loaded "
-            "with periodic_table_index=True"
+            f"{num_species} elements, 0 to {num_species - 1}; atomic numbers need a SpeciesConverter, or a model "
+            "loaded with periodic_table_index=True"
         )
 
 
@@ -173,7 +177,9 @@ def check_charge(charge: float | Tensor) -> None:
     if (charges != 0).any():
         molecule = int((charges != 0).nonzero()[0])
         value = float(charges[molecule])
-        raise ValueError(f"molecule {molecule} has a total charge of {value:g}; this model knows neutral molecules only (charge 0)")
+        raise ValueError(
+            f"molecule {molecule} has a total charge of {value:g}; this model knows neutral molecules only (charge 0)"
+        )
 
 
 def pad(molecules: Sequence[tuple[Tensor, Tensor]]) -> SpeciesCoordinates:
@@ -207,7 +213,9 @@ def _check_integers(species: Tensor) -> None:
     if not isinstance(species, Tensor):
         raise TypeError(f"species must be a tensor of integers, got {type(species).__name__}")
     if species.is_floating_point() or species.is_complex() or species.dtype == torch.bool:
-        raise TypeError(f"species must be integers (atomic numbers, or element indices; ghosts -1), got {species.dtype}")
+        raise TypeError(
+            f"species must be integers (atomic numbers, or element indices; ghosts -1), got {species.dtype}"
+        )
 
 
 def _check_shapes(species: Tensor, coordinates: Tensor) -> None:
@@ -215,7 +223,12 @@ def _check_shapes(species: Tensor, coordinates: Tensor) -> None:
         raise TypeError(f"coordinates must be a tensor, got {type(coordinates).__name__}")
     if coordinates.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"coordinates must be float32 or float64 (in Å), got {coordinates.dtype}")
-    if species.dim() != 2 or coordinates.dim() != 3 or coordinates.shape[:2] != species.shape or coordinates.shape[2] != 3:
+    if (
+        species.dim() != 2
+        or coordinates.dim() != 3
+        or coordinates.shape[:2] != species.shape
+        or coordinates.shape[2] != 3
+    ):
         raise ValueError(
             "species must have shape (molecules, atoms) and coordinates (molecules, atoms, 3), got "
             f"{tuple(species.shape)} and {tuple(coordinates.shape)}"

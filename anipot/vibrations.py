@@ -64,7 +64,7 @@ def vibrational_analysis(
     >>> hessian = torch.kron(spring, torch.diag(torch.tensor([1.0, 0.0, 0.0])))
     >>> result = vibrational_analysis(torch.tensor([1.0, 1.0]), hessian)
     >>> round(float(result.freqs[-1])), round(float(result.rmasses[-1]), 3)
-    (3847, 0.5)
+    (3847, 1.0)
     """
     if mode_type not in _NORMALIZATIONS:
         raise ValueError(f"mode_type must be one of {', '.join(_NORMALIZATIONS)}, got {mode_type!r}")
@@ -113,7 +113,9 @@ def _one(masses: Tensor, hessian: Tensor, positions: Tensor | None, mode_type: s
     full_modes = torch.full((3 * num_atoms, 3 * num_atoms), nan, dtype=modes.dtype, device=modes.device)
     full_modes[: len(keep)] = 0
     full_modes[: len(keep), keep] = modes
-    padded = [torch.nn.functional.pad(v, (0, 3 * num_atoms - len(keep)), value=nan) for v in (freqs, fconstants, rmasses)]
+    padded = [
+        torch.nn.functional.pad(v, (0, 3 * num_atoms - len(keep)), value=nan) for v in (freqs, fconstants, rmasses)
+    ]
     return VibrationalAnalysis(padded[0], full_modes.view(3 * num_atoms, num_atoms, 3), padded[1], padded[2])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,10 +42,9 @@ def ani2x(shared: Path) -> anipot.Potential:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's cache."""
     monkeypatch.setenv("ANIPOT_CACHE", str(tmp_path_factory.getbasetemp() / "anipot-cache"))
-    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Ensemble, Gaussian, Potential, SmoothCutoff
+from anipot import (
+    CELU,
+    AEVComputer,
+    ANIModel,
+    AtomicNetwork,
+    EnergyShifter,
+    Ensemble,
+    Gaussian,
+    Potential,
+    SmoothCutoff,
+)
 
 ELEMENTS = ("H", "C", "N", "O")
 SELF_ENERGIES = [-0.6, -38.1, -54.7, -75.2]

@@ -61,11 +61,15 @@ def test_batch_equals_singles_whatever_the_padding(model: Potential) -> None:
     result = anipot.single_point(model, species, x, hessian=True, atomic_energies=True, members=True)
     for b, (numbers, positions) in enumerate(molecules):
         n = len(numbers)
-        alone = anipot.single_point(model, *batched(numbers, positions), hessian=True, atomic_energies=True, members=True)
+        alone = anipot.single_point(
+            model, *batched(numbers, positions), hessian=True, atomic_energies=True, members=True
+        )
         torch.testing.assert_close(result.energies[b], alone.energies[0], rtol=1e-14, atol=0)
         torch.testing.assert_close(result.forces[b, 1 : n + 1], alone.forces[0], rtol=0, atol=1e-13)
         torch.testing.assert_close(result.atomic_energies[b, 1 : n + 1], alone.atomic_energies[0], rtol=1e-13, atol=0)
-        torch.testing.assert_close(result.members.forces[:, b, 1 : n + 1], alone.members.forces[:, 0], rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            result.members.forces[:, b, 1 : n + 1], alone.members.forces[:, 0], rtol=0, atol=1e-13
+        )
         part = result.hessian[b, 3 : 3 * n + 3, 3 : 3 * n + 3]
         torch.testing.assert_close(part, alone.hessian[0], rtol=0, atol=1e-12)
     for values in (result.forces, result.atomic_energies):

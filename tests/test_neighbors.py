@@ -36,7 +36,12 @@ def random_atoms(seed: int) -> Atoms:
 
 def tensors(atoms: Atoms) -> tuple:
     x = torch.tensor(atoms.positions)[None]
-    return x, torch.ones(1, len(atoms), dtype=torch.bool), torch.tensor(atoms.cell.array)[None], torch.tensor(atoms.pbc)[None]
+    return (
+        x,
+        torch.ones(1, len(atoms), dtype=torch.bool),
+        torch.tensor(atoms.cell.array)[None],
+        torch.tensor(atoms.pbc)[None],
+    )
 
 
 def as_set(pairs, start: int = 0) -> set:
@@ -106,7 +111,7 @@ def test_a_verlet_list_never_misses_a_pair() -> None:
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.002, size=(3, 3))), scale_atoms=True)
         if step % 40 == 20:
             atoms.wrap()
-        x, real, cell, pbc = tensors(atoms)
+        x, _, cell, pbc = tensors(atoms)
         pairs = neighbors.find_pairs(System(torch.zeros(1, 40, dtype=torch.long), x, cell, pbc))
         assert as_set(pairs) >= ase_set(atoms, cutoff)
     assert 3 < neighbors.searches < 60

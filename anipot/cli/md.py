@@ -58,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _start(atoms: Any, args: argparse.Namespace, rng: Any, files: list[str]) -> None:
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    import numpy as np
+    from ase import units
 
-    MaxwellBoltzmannDistribution(atoms, temperature_K=args.temperature, rng=rng)
+    # Drawn here because ASE's function for it has changed its name between releases that we support.
+    spread = np.sqrt(atoms.get_masses() * units.kB * args.temperature)
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
     for file in files:
         open(file, "w").close()
     if args.log:
@@ -79,7 +82,9 @@ def _dynamics(atoms: Any, args: argparse.Namespace, rng: Any) -> Any:
     if args.ensemble == "nvt":
         from ase.md.langevin import Langevin
 
-        return Langevin(atoms, step, temperature_K=args.temperature, friction=args.friction / units.fs, rng=rng)
+        return Langevin(
+            atoms, step, temperature_K=args.temperature, friction=args.friction / units.fs, rng=rng, fixcm=False
+        )
     from ase.md.nose_hoover_chain import IsotropicMTKNPT
 
     pressure = args.pressure * units.bar

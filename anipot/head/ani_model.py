@@ -45,7 +45,7 @@ class ANIModel(nn.ModuleList):
         """Number of elements."""
         return len(self)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
         """Return the energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
@@ -69,7 +69,7 @@ def sum_atoms(head: nn.Module, input_: tuple[Tensor, Tensor]) -> SpeciesEnergies
 
 
 def members_atomic_energies(members: Sequence[ANIModel], species: Tensor, features: Tensor) -> Tensor:
-    """Return atomic energies (M, N), float64, of M models over the same elements; features are gathered once for all."""
+    """Return atomic energies (M, N), float64, of M models over the same elements."""
     energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
     weight = next(members[0].parameters(), None)
     if weight is not None and weight.dtype != features.dtype:

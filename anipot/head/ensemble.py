@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +35,18 @@ class Ensemble(nn.ModuleList):
             raise ValueError("Ensemble needs at least one model")
         lengths = sorted({len(model) for model in models if isinstance(model, ANIModel)})
         if len(lengths) > 1:
-            raise ValueError(f"all members of an Ensemble must know the same elements, got models of {lengths} elements")
+            raise ValueError(
+                f"all members of an Ensemble must know the same elements, got models of {lengths} elements"
+            )
         super().__init__(models)
 
     @property
     def num_species(self) -> int:
         """Number of elements."""
-        return int(self[0].num_species)
+        first: Any = self[0]
+        return int(first.num_species)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
         """Return the mean energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
@@ -50,7 +54,7 @@ class Ensemble(nn.ModuleList):
 
     def atomic_energies(self, species: Tensor, features: Tensor) -> Tensor:
         """Return the members' energies (M, N) of N flat slots, float64; 0 for ghosts."""
-        members = list(self)
+        members: list[Any] = list(self)
         if all(isinstance(member, ANIModel) for member in members):
             return members_atomic_energies(members, species, features)
         return torch.cat([member.atomic_energies(species, features) for member in members])

@@ -36,8 +36,6 @@ class Calculator(AseCalculator):
     skin
         Å; in dynamics and optimisations the neighbor list is searched with a cutoff larger by this much and reused
         until an atom, or the cell, has moved too far. It never changes a result.
-    **options
-        Handed to ASE's own calculator class (``label``, ``atoms``).
 
     Notes
     -----
@@ -62,8 +60,8 @@ class Calculator(AseCalculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "energies", "stress"]  # noqa: RUF012
 
-    def __init__(self, model: torch.nn.Module | str, skin: float = 0.5, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, model: torch.nn.Module | str, skin: float = 0.5) -> None:
+        super().__init__()
         if isinstance(model, str):
             from anipot.models import load
 
@@ -71,7 +69,6 @@ class Calculator(AseCalculator):
         self.model = as_potential(model)
         self.skin = float(skin)
         self._neighbors = VerletList(self.model.cutoff, self.skin)
-        self._spread: dict[str, Any] | None = None
 
     def _get_name(self) -> str:
         return "anipot"
@@ -84,8 +81,8 @@ class Calculator(AseCalculator):
     ) -> None:
         """Compute everything there is for ``atoms`` into ``results``."""
         super().calculate(atoms, list(properties), list(system_changes))
-        self._spread = None
-        result = self._evaluate(self.atoms, Ask(atomic_energies=True, stress=_has_stress(self.atoms)))
+        atoms = self._given(self.atoms)
+        result = self._evaluate(atoms, Ask(atomic_energies=True, stress=_has_stress(atoms)))
         energy = float(result.energies) * Hartree
         self.results = {
             "energy": energy,
@@ -112,21 +109,21 @@ class Calculator(AseCalculator):
             in eV/Å³. Spreads of a single model are NaN.
         """
         atoms = self._given(atoms)
-        if self._spread is None or self.check_state(atoms):
-            spread = self._evaluate(atoms, Ask(members=True, stress=_has_stress(atoms))).members
-            assert spread is not None
-            self._spread = {
-                "energies_members": spread.energies[:, 0].cpu().numpy() * Hartree,
-                "energy_std": float(spread.energies_std) * Hartree,
-                "qbc": float(spread.qbc) * Hartree,
-                "forces_members": _numpy(spread.forces, molecule_axis=1) * Hartree,
-                "forces_std": _numpy(spread.forces_std) * Hartree,
-            }
-            if spread.stress is not None:
-                members = _numpy(spread.stress, molecule_axis=1) * Hartree
-                self._spread["stress_members"] = np.array([full_3x3_to_voigt_6_stress(s) for s in members])
-                self._spread["stress_std"] = full_3x3_to_voigt_6_stress(_numpy(spread.stress_std) * Hartree)
-        return dict(self._spread)
+        spread = self._evaluate(atoms, Ask(members=True, stress=_has_stress(atoms))).members
+        if spread is None:
+            raise ValueError("the spread was not computed")
+        values = {
+            "energies_members": spread.energies[:, 0].cpu().numpy() * Hartree,
+            "energy_std": float(spread.energies_std) * Hartree,
+            "qbc": float(spread.qbc) * Hartree,
+            "forces_members": _numpy(spread.forces, molecule_axis=1) * Hartree,
+            "forces_std": _numpy(spread.forces_std) * Hartree,
+        }
+        if spread.stress is not None:
+            members = _numpy(spread.stress, molecule_axis=1) * Hartree
+            values["stress_members"] = np.array([full_3x3_to_voigt_6_stress(s) for s in members])
+            values["stress_std"] = full_3x3_to_voigt_6_stress(_numpy(spread.stress_std) * Hartree)
+        return values
 
     def _given(self, atoms: Atoms | None) -> Atoms:
         atoms = self.atoms if atoms is None else atoms

@@ -1,4 +1,4 @@
-"""Neighbors by trying everything: the definition that the fast search is tested against, and the choice for small batches."""
+"""Neighbors by trying everything: the definition of the fast search, and the choice for small batches."""
 
 from __future__ import annotations
 

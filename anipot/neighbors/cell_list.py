@@ -2,11 +2,12 @@
 
 One search serves a whole batch, each molecule with its own cell and periodic axes. Bins follow the cell vectors along
 periodic axes and the extent of the molecule along others. Only occupied bins exist, as sorted keys, so two atoms a
-kilometre apart cost nothing. A cell smaller than the cutoff is one bin that is visited through as many images as needed.
+kilometre apart cost nothing. A cell smaller than the cutoff is one bin, visited through as many images as needed.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ MAX_BINS = 2**15
 
 
 class _Grid(NamedTuple):
-    """Per molecule: lattice (B, 3, 3), bins (B, 3) along each axis, and reach (B, 3): bins to look at on either side."""
+    """Per molecule: lattice (B, 3, 3), bins (B, 3) along each axis, and reach (B, 3) in bins to either side."""
 
     lattice: Tensor
     bins: Tensor
@@ -140,4 +141,4 @@ def _blocks(counts: Tensor, limit: int) -> list[tuple[int, int]]:
         before = int(total[edges[-1] - 1]) if edges[-1] else 0
         stop = int(torch.searchsorted(total, torch.tensor(before + limit, device=total.device), right=True))
         edges.append(min(max(stop, edges[-1] + 1), len(counts)))
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

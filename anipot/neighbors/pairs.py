@@ -1,4 +1,4 @@
-"""The pair list: who sees whom, through which periodic image. Integers only; the geometry is differentiated elsewhere."""
+"""The pair list: who sees whom, through which periodic image; and the vectors, all the geometry there is."""
 
 from __future__ import annotations
 

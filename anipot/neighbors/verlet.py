@@ -43,7 +43,7 @@ class VerletList:
     def find_pairs(self, system: System) -> Pairs:
         """Return a list that holds all pairs within ``cutoff`` and possibly some up to ``cutoff + skin`` and beyond."""
         if self._pairs is None or not self._valid(system):
-            self._system = System(*(None if t is None else t.detach().clone() for t in system))
+            self._system = _copy(system)
             self._pairs = find_pairs(*system, self.cutoff + self.skin)
             self.searches += 1
         return self._pairs
@@ -66,6 +66,11 @@ class VerletList:
             squeeze = torch.linalg.svdvals(deformation)[:, -1]
         moved = torch.where((now.species >= 0)[..., None], new - old, 0.0).norm(dim=-1)
         return (moved.amax(-1) if moved.shape[1] else squeeze * 0), squeeze
+
+
+def _copy(system: System) -> System:
+    cell, pbc = (None if t is None else t.detach().clone() for t in (system.cell, system.pbc))
+    return System(system.species.clone(), system.coordinates.detach().clone(), cell, pbc)
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

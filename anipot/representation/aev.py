@@ -220,7 +220,8 @@ class AEVComputer(ExactBuffers):
         num_channels = self.num_species * (self.num_species + 1) // 2
         channel = self.pair_channel[neighbor_species[j], neighbor_species[k]]
         out = terms.new_zeros(num_atoms * num_channels, self.angular_sublength)
-        return out.index_add(0, center[j] * num_channels + channel, terms.flatten(1)).view(num_atoms, self.angular_length)
+        out = out.index_add(0, center[j] * num_channels + channel, terms.flatten(1))
+        return out.view(num_atoms, self.angular_length)
 
     def _angles(self, cosine: Tensor) -> Tensor:
         """2 ((1 + cos(θ − ShfZ)) / 2)^Zeta with cos θ = 0.95 ``cosine`` and no arccos: (T, Zeta, ShfZ)."""

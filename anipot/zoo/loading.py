@@ -48,7 +48,7 @@ def load(
     periodic_table_index
         Whether species are atomic numbers (default) or element indices.
     device, dtype
-        Of the networks; by default the CPU and ``torch.get_default_dtype()``.
+        Of the networks; by default the CPU, and the dtype of the file or of torch's default, whichever is longer.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def adapt(
     potential.periodic_table_index = periodic_table_index
     if model_index is not None:
         potential = potential[operator.index(model_index)]
-    return potential.to(device=device, dtype=torch.get_default_dtype() if dtype is None else dtype)
+    return potential.to(device=device, dtype=dtype or torch.promote_types(potential.dtype, torch.get_default_dtype()))
 
 
 def _published(entry: Entry, must_cache: bool = False) -> Potential:
