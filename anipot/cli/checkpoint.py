@@ -24,15 +24,30 @@ def _state(dynamics: Any) -> dict[str, Any]:
     return found
 
 
-def write(path: str, atoms: Any, dynamics: Any, rng: Any, files: list[str], step: int) -> None:
-    """Write the state after ``step``, and how long the output files are."""
+def write(
+    path: str, atoms: Any, dynamics: Any, rng: Any, files: list[str], step: int, settings: dict[str, Any]
+) -> None:
+    """Write the state after ``step``, how long the output files are, and the settings that a resume must repeat."""
     import numpy as np
 
     values = {f"state:{k}": v for k, v in _state(dynamics).items()}
-    facts = {"step": step, "rng": rng.bit_generator.state, "sizes": [os.path.getsize(f) for f in files]}
+    sizes = [_sync(file) for file in files]
+    facts = {"step": step, "rng": rng.bit_generator.state, "sizes": sizes, "settings": settings}
     values |= {"numbers": atoms.numbers, "positions": atoms.positions, "momenta": atoms.get_momenta()}
-    values |= {"cell": atoms.cell.array, "facts": np.array(json.dumps(facts))}
-    write_atomically(path, lambda temporary: np.savez(temporary, **values))
+    values |= {"cell": atoms.cell.array, "pbc": atoms.pbc, "facts": np.array(json.dumps(facts))}
+
+    def save(temporary: str) -> None:
+        with open(temporary, "wb") as file:  # a name would get .npz appended
+            np.savez(file, **values)
+
+    write_atomically(path, save)
+
+
+def _sync(path: str) -> int:
+    """Bring a file to the disk, so that no checkpoint outlives the frames it counts, and return its size."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def read(path: str) -> dict[str, Any]:
@@ -43,15 +58,41 @@ def read(path: str) -> dict[str, Any]:
         raise UsageError(f"no checkpoint {path} to resume from")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            state = dict(file)
+        state["facts"] = json.loads(str(state["facts"]))
+        missing = {"numbers", "positions", "momenta", "cell", "pbc"} - set(state)
     except Exception as error:  # a damaged zip raises one of several errors
-        raise UsageError(f"{path} is not a checkpoint: {error}") from error
+        raise UsageError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
+    missing |= {"step", "rng", "sizes", "settings"} - set(state["facts"])
+    if missing:
+        raise UsageError(f"{path} is not a checkpoint of this release: it lacks {', '.join(sorted(missing))}")
+    return state
+
+
+def check(path: str, state: dict[str, Any], atoms: Any, settings: dict[str, Any], steps: int) -> None:
+    """Refuse to go on with other settings, other atoms or fewer steps than the checkpoint holds."""
+    from ase import Atoms
+
+    then = state["facts"]["settings"]
+    for name in dict.fromkeys([*then, *settings]):
+        if then.get(name) != settings.get(name):
+            raise UsageError(f"--{name} is {settings.get(name)} but {path} was written with {then.get(name)}")
+    numbers = state["numbers"].tolist()
+    if numbers != atoms.numbers.tolist():
+        before = Atoms(numbers=numbers)
+        message = f"the input holds {len(atoms)} atoms, {atoms.get_chemical_formula()}, but {path} holds {len(numbers)}"
+        message += f", {before.get_chemical_formula()}"
+        pairs = zip(atoms.symbols, before.symbols, strict=False)
+        first = next((f"; atom {i} is {a} here and {b} there" for i, (a, b) in enumerate(pairs) if a != b), "")
+        raise UsageError(message + first)
+    if state["pbc"].tolist() != atoms.pbc.tolist():
+        raise UsageError(f"the input has pbc {atoms.pbc.tolist()} but {path} has {state['pbc'].tolist()}")
+    if steps < state["facts"]["step"]:
+        raise UsageError(f"--steps is {steps} in total, but {path} is already at step {state['facts']['step']}")
 
 
 def restore_atoms(state: dict[str, Any], atoms: Any) -> None:
     """Put positions, momenta and cell back."""
-    if list(state["numbers"]) != list(atoms.numbers):
-        raise UsageError(f"the checkpoint holds other atoms ({len(state['numbers'])}) than the input ({len(atoms)})")
     atoms.set_cell(state["cell"])
     atoms.positions[:] = state["positions"]
     atoms.set_momenta(state["momenta"])
@@ -59,16 +100,17 @@ def restore_atoms(state: dict[str, Any], atoms: Any) -> None:
 
 def restore(state: dict[str, Any], dynamics: Any, rng: Any, files: list[str]) -> int:
     """Put back the integrator and the random numbers, cut what was written after the checkpoint, return the step."""
-    facts = json.loads(str(state["facts"]))
+    facts = state["facts"]
     if len(facts["sizes"]) != len(files):
-        raise UsageError("resume with the same --trajectory and --log as before")
+        raise UsageError(f"the run had {len(facts['sizes'])} of --trajectory and --log, this resume has {len(files)}")
+    for file, size in zip(files, facts["sizes"], strict=True):  # all are looked at before one is cut
+        if not Path(file).is_file() or os.path.getsize(file) < size:
+            raise UsageError(f"{file} is missing or shorter than at the checkpoint ({size} bytes)")
     rng.bit_generator.state = facts["rng"]
     for key, value in state.items():
         if key.startswith("state:"):
             part, name = key.removeprefix("state:").split("/")
             setattr(getattr(dynamics, part) if part else dynamics, name, value if value.ndim else float(value))
     for file, size in zip(files, facts["sizes"], strict=True):
-        if not Path(file).is_file() or os.path.getsize(file) < size:
-            raise UsageError(f"{file} is missing or shorter than at the checkpoint ({size} bytes)")
         os.truncate(file, size)
     return int(facts["step"])

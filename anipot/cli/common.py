@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,21 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="such as cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "float64"), default=None, help="of the networks")
     parser.add_argument("--charge", type=float, default=0.0, help="total charge (default: 0)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a frame stands, for messages and records.
+
+    >>> print(Place("water.xyz", 3))
+    water.xyz, frame 3
+    """
+
+    file: str
+    frame: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, frame {self.frame}"
 
 
 def load_named(name: str, device: str | None = None, dtype: str | None = None) -> Any:
@@ -26,6 +42,11 @@ def load_named(name: str, device: str | None = None, dtype: str | None = None) -
 
     import anipot
 
+    if device is not None:
+        try:
+            torch.device(device)
+        except RuntimeError as error:
+            raise UsageError(f"--device is {device!r}; expected one that torch knows, such as cpu or cuda:0") from error
     return anipot.load(name, device=device, dtype=None if dtype is None else getattr(torch, dtype))
 
 
@@ -37,38 +58,74 @@ def load(args: argparse.Namespace) -> Any:
     return load_named(args.model, args.device, args.dtype)
 
 
-def read_frames(file: str, index: str = ":") -> Iterator[tuple[str, Any]]:
-    """Yield where a frame stands, such as ``water.xyz, frame 0``, and the frame."""
+def read_frames(file: str, index: str = ":") -> Iterator[tuple[Place, Any]]:
+    """Yield where a frame stands in its file, such as ``water.xyz, frame 0``, and the frame."""
     import ase.io
 
     if not Path(file).is_file():
         raise UsageError(f"no file {file}")
-    count = 0
-    try:
-        for atoms in ase.io.iread(file, index=index):
-            yield f"{file}, frame {count}", atoms
-            count += 1
-    except UsageError:
-        raise
-    except Exception as error:  # the readers of ASE raise whatever their parsers stumble over
-        raise UsageError(f"{file} cannot be read after {count} frames: {type(error).__name__}: {error}") from error
-    if count == 0:
+    found = 0
+    frames: Iterator[tuple[int, Any]] | None = None
+    while True:
+        try:  # only around the reader: what the caller does with a frame fails as itself
+            if frames is None:
+                frames = zip(_numbers(file, index), ase.io.iread(file, index=index), strict=False)
+            number, atoms = next(frames)
+        except StopIteration:
+            break
+        except Exception as error:  # the readers of ASE raise whatever their parsers stumble over
+            raise UsageError(f"{file} cannot be read after {found} frames: {type(error).__name__}: {error}") from error
+        found += 1
+        yield Place(file, number), atoms
+    if found == 0:
         raise UsageError(f"{file} holds no frames (index {index!r})")
 
 
-def check_frame(where: str, atoms: Any, elements: tuple[str, ...], stress: bool = False) -> None:
-    """Refuse a frame with an element that the model does not know, or without a period where stress is asked for."""
+def _numbers(file: str, index: str) -> Iterable[int]:
+    """Return the numbers in the file of the frames that ``index`` picks."""
+    import ase.io
+    from ase.io.formats import string2index
+
+    picked = string2index(index)
+    if isinstance(picked, str):  # a selection in a database
+        return count()
+    if isinstance(picked, int):
+        picked = slice(picked, picked + 1 or None)
+    start, stop, step = picked.start or 0, picked.stop or 0, picked.step or 1
+    if start >= 0 and stop >= 0 and step > 0:
+        return count(start, step)
+    total = sum(1 for _ in ase.io.iread(file, index=":"))
+    return range(total)[picked]
+
+
+def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: bool = False) -> None:
+    """Refuse unknown elements, positions that are no numbers, and frames without a period where stress is wanted."""
+    import numpy as np
+
     for i, symbol in enumerate(atoms.get_chemical_symbols()):
         if symbol not in elements:
             raise UsageError(f"{where}, atom {i} is {symbol}; this model knows {', '.join(elements)}")
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        position = atoms.positions[bad[0]].tolist()
+        raise UsageError(f"{where}, atom {bad[0]} stands at {position}; expected finite coordinates in Å")
     if stress and not atoms.pbc.any():
         raise UsageError(f"{where} is not periodic along any axis, but stress was asked for")
 
 
 def check_ending(path: str | None, endings: tuple[str, ...]) -> None:
-    """Refuse an output whose ending says no format that we write."""
-    if path is not None and Path(path).suffix.lower() not in endings:
+    """Refuse an output whose ending says no format that we write, or whose folder is not there."""
+    if path is None:
+        return
+    check_folder(path)
+    if Path(path).suffix.lower() not in endings:
         raise UsageError(f"{path} has the ending {Path(path).suffix!r}; known are {', '.join(endings)}")
+
+
+def check_folder(path: str) -> None:
+    """Refuse an output whose folder is not there."""
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {Path(path).parent}")
 
 
 def write_atomically(path: str, write: Callable[[str], None]) -> None:
@@ -77,6 +134,8 @@ def write_atomically(path: str, write: Callable[[str], None]) -> None:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
         write(str(temporary))
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from anipot.cli import checkpoint
-from anipot.cli.common import add_common, check_ending, check_frame, load, read_frames
+from anipot.cli.common import add_common, check_ending, check_folder, check_frame, load, read_frames
 from anipot.cli.errors import UsageError
 
 
@@ -27,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--log", help="one line an interval")
     parser.add_argument("--interval", type=int, default=10, help="steps between frames, log lines and checkpoints")
     parser.add_argument("--restart", help="checkpoint (default: the trajectory with .restart.npz)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the checkpoint, with the same settings")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier trajectory, log and checkpoint")
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -39,31 +43,59 @@ def run(args: argparse.Namespace) -> int:
     check_ending(args.trajectory, (".xyz", ".extxyz"))
     if args.interval < 1 or args.steps < 0 or args.timestep <= 0 or args.temperature < 0:
         raise UsageError("md wants --interval >= 1, --steps >= 0, --timestep > 0 and --temperature >= 0")
+    args.restart = args.restart or f"{args.trajectory}.restart.npz"
+    files = [args.trajectory, *([args.log] if args.log else [])]
+    _check_outputs(args, [*files, args.restart])
     model = load(args)
     where, atoms = next(read_frames(args.file, "0"))
     check_frame(where, atoms, model.elements, args.ensemble == "npt")
-    args.restart = args.restart or f"{args.trajectory}.restart.npz"
     atoms.calc = model.ase()
     rng = np.random.default_rng(args.seed)
-    files = [args.trajectory, *([args.log] if args.log else [])]
     state = checkpoint.read(args.restart) if args.resume else None
     if state is None:
         _start(atoms, args, rng, files)
         dynamics = _dynamics(atoms, args, rng)
         return _loop(atoms, dynamics, args, rng, files, 0)
+    checkpoint.check(args.restart, state, atoms, _settings(args), args.steps)
     checkpoint.restore_atoms(state, atoms)
     dynamics = _dynamics(atoms, args, rng)
     step = checkpoint.restore(state, dynamics, rng, files)
     return _loop(atoms, dynamics, args, rng, files, step)
 
 
-def _start(atoms: Any, args: argparse.Namespace, rng: Any, files: list[str]) -> None:
-    import numpy as np
-    from ase import units
+def _check_outputs(args: argparse.Namespace, files: list[str]) -> None:
+    """Refuse two outputs in one file, the input as an output, and files of an earlier run."""
+    paths = [Path(file).resolve() for file in [args.file, *files]]
+    for i, file in enumerate(files, 1):
+        check_folder(file)
+        if paths[i] in paths[:i]:
+            raise UsageError(f"{file} is named twice; FILE, --trajectory, --log and --restart must be different files")
+        if not (args.resume or args.overwrite) and paths[i].exists():
+            raise UsageError(f"{file} exists already; give --resume to go on or --overwrite to replace it")
 
-    # Drawn here because ASE's function for it has changed its name between releases that we support.
-    spread = np.sqrt(atoms.get_masses() * units.kB * args.temperature)
-    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * spread[:, None])
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that a resume must repeat."""
+    names = {"nve": (), "nvt": ("friction",), "npt": ("pressure",)}[args.ensemble]
+    return {name: getattr(args, name) for name in ("ensemble", "timestep", "temperature", *names)}
+
+
+def _draw_momenta(atoms: Any, temperature: float, rng: Any) -> None:
+    """Draw momenta, then take out the drift and, of a free molecule, the rotation, without scaling up the rest."""
+    import numpy as np
+    from ase.md import velocitydistribution as ase_velocities
+
+    draw = getattr(ase_velocities, "thermalize_momenta", None) or ase_velocities.MaxwellBoltzmannDistribution
+    draw(atoms, temperature_K=temperature, rng=rng)
+    ase_velocities.Stationary(atoms, preserve_temperature=False)
+    if not atoms.pbc.any() and len(atoms) > 1:
+        with np.errstate(divide="ignore", invalid="ignore"):  # a linear molecule has a moment of inertia of zero
+            ase_velocities.ZeroRotation(atoms, preserve_temperature=False)
+
+
+def _start(atoms: Any, args: argparse.Namespace, rng: Any, files: list[str]) -> None:
+    _draw_momenta(atoms, args.temperature, rng)
+    Path(args.restart).unlink(missing_ok=True)  # it belongs to files that are gone in a moment
     for file in files:
         open(file, "w").close()
     if args.log:
@@ -94,6 +126,9 @@ def _dynamics(atoms: Any, args: argparse.Namespace, rng: Any) -> Any:
 def _loop(atoms: Any, dynamics: Any, args: argparse.Namespace, rng: Any, files: list[str], step: int) -> int:
     from tqdm import tqdm
 
+    def save(step: int) -> None:
+        checkpoint.write(args.restart, atoms, dynamics, rng, files, step, _settings(args))
+
     # A signal waits for the end of the step, so that a checkpoint never holds half of one.
     stop: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: stop.append(number))
@@ -101,7 +136,7 @@ def _loop(atoms: Any, dynamics: Any, args: argparse.Namespace, rng: Any, files: 
     try:
         if step == 0:
             _write(atoms, args, 0)
-            checkpoint.write(args.restart, atoms, dynamics, rng, files, 0)
+            save(0)
         with tqdm(total=args.steps, initial=step, unit="step", disable=None) as bar:
             while step < args.steps and not stop:
                 dynamics.run(1)
@@ -110,9 +145,11 @@ def _loop(atoms: Any, dynamics: Any, args: argparse.Namespace, rng: Any, files: 
                 if step % args.interval == 0:
                     _write(atoms, args, step)
                 if step % args.interval == 0 or step == args.steps or stop:
-                    checkpoint.write(args.restart, atoms, dynamics, rng, files, step)
+                    save(step)
                     days = (time.perf_counter() - begin) / 86400
                     bar.set_postfix_str(f"{(step - first) * args.timestep * 1e-6 / days:.3g} ns/day")
+        if step == args.steps and step % args.interval:
+            _write(atoms, args, step)  # after the checkpoint: a resume cuts this frame, which stands off the interval
     finally:
         signal.signal(signal.SIGINT, previous)
     if stop:
@@ -132,8 +169,10 @@ def _write(atoms: Any, args: argparse.Namespace, step: int) -> None:
     line = f"{step} {step * args.timestep:.4f} {potential + kinetic:.8f} {potential:.8f} {kinetic:.8f}"
     line += f" {atoms.get_temperature():.3f}"
     if atoms.pbc.all():
-        density = atoms.get_masses().sum() / atoms.get_volume() * 1e24 * units._amu * 1e3
+        density: float = atoms.get_masses().sum() / atoms.get_volume() * 1e24 * units._amu * 1e3
         pressure = -atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.bar
-        line += f" {density:.6f} {pressure:.3f}"
+    else:  # neither is defined, but every line has the columns of the header
+        density = pressure = math.nan
+    line += f" {density:.6f} {pressure:.3f}"
     with open(args.log, "a") as log:
         log.write(line + "\n")

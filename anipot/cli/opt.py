@@ -73,5 +73,6 @@ def freeze(atoms: Any) -> Any:
     """Return a calculator that holds what was computed last, since the live one is shared by all frames."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    found = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-    return SinglePointCalculator(atoms, **found)
+    atoms.get_potential_energy()  # computes only what is not there
+    names = ("energy", "free_energy", "forces", "stress")
+    return SinglePointCalculator(atoms, **{k: v for k, v in atoms.calc.results.items() if k in names})

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from anipot.cli.common import Place
+
 Results = Iterable[tuple[Any, dict[str, Any]]]
 
 
-def record(result: Any, b: int, n: int) -> dict[str, Any]:
+def record(place: Place, result: Any, b: int, n: int) -> dict[str, Any]:
     """Return molecule ``b`` with ``n`` atoms of a ``SinglePoint`` as lists; keys carry the units."""
-    values: dict[str, Any] = {"energy_hartree": float(result.energies[b])}
+    values: dict[str, Any] = {"file": place.file, "frame": place.frame, "energy_hartree": float(result.energies[b])}
     if result.forces is not None:
         values["forces_hartree_per_angstrom"] = result.forces[b, :n].tolist()
     if result.stress is not None:
@@ -36,20 +38,24 @@ def write_results(path: str, results: Results) -> None:
     writers.get(Path(path).suffix.lower(), _write_extxyz)(path, results)
 
 
+def _head(values: dict[str, Any]) -> dict[str, Any]:
+    return {"file": values["file"], "frame": values["frame"]}
+
+
 def _write_json(path: str, results: Results) -> None:
     with open(path, "w") as file:
         file.write("[")
         for i, (atoms, values) in enumerate(results):
-            head = {"frame": i, "formula": atoms.get_chemical_formula(), "symbols": atoms.get_chemical_symbols()}
-            file.write((",\n" if i else "\n") + json.dumps(head | values))
+            middle = {"formula": atoms.get_chemical_formula(), "symbols": atoms.get_chemical_symbols()}
+            file.write((",\n" if i else "\n") + json.dumps(_head(values) | middle | values))
         file.write("\n]\n")
 
 
 def _write_csv(path: str, results: Results) -> None:
     with open(path, "w", newline="") as file:
         writer = None
-        for i, (atoms, values) in enumerate(results):
-            row = {"frame": i, "formula": atoms.get_chemical_formula()} | values
+        for atoms, values in results:
+            row = _head(values) | {"formula": atoms.get_chemical_formula()} | values
             row = {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()}
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
@@ -90,8 +96,9 @@ def with_results(atoms: Any, values: dict[str, Any]) -> Any:
 
 def print_table(results: Results) -> None:
     """Print one line a frame, and forces in full where they were asked for."""
-    for i, (atoms, values) in enumerate(results):
-        print(f"frame {i}  {atoms.get_chemical_formula():<16} energy {values['energy_hartree']:.10f} Hartree")
+    for atoms, values in results:
+        place = f"{values['file']}, frame {values['frame']}"
+        print(f"{place}  {atoms.get_chemical_formula():<16} energy {values['energy_hartree']:.10f} Hartree")
         for key, value in values.items():
-            if key != "energy_hartree":
+            if key not in ("file", "frame", "energy_hartree"):
                 print(f"  {key}: {json.dumps(value)}")

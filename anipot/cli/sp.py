@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from anipot.cli.common import add_common, check_ending, check_frame, load, read_frames, write_atomically
+from anipot.cli.common import Place, add_common, check_ending, check_frame, load, read_frames, write_atomically
 from anipot.cli.errors import UsageError
 from anipot.cli.results import print_table, record, write_results
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _frames(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+def _frames(args: argparse.Namespace) -> Iterator[tuple[Place, Any]]:
     for file in args.files:
         yield from read_frames(file, args.index)
 
@@ -83,7 +83,7 @@ def batches(sizes: list[int], max_atoms: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _batch(model: Any, args: argparse.Namespace, frames: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+def _batch(model: Any, args: argparse.Namespace, frames: list[tuple[Place, Any]]) -> list[dict[str, Any]]:
     import torch
 
     from anipot import pad, single_point
@@ -102,4 +102,4 @@ def _batch(model: Any, args: argparse.Namespace, frames: list[tuple[str, Any]]) 
         if len(frames) > 1:  # find the frame: alone, it is the only one that can be meant
             return [value for frame in frames for value in _batch(model, args, [frame])]
         raise UsageError(f"{where[0]}: {error}") from error
-    return [record(result, b, len(a)) for b, a in enumerate(atoms)]
+    return [record(where[b], result, b, len(a)) for b, a in enumerate(atoms)]

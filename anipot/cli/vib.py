@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anipot.cli.common import add_common, check_ending, check_frame, load, read_frames, write_atomically
+from anipot.cli.common import Place, add_common, check_ending, check_frame, load, read_frames, write_atomically
 from anipot.cli.errors import RunError, UsageError
 from anipot.cli.opt import relax
 
@@ -53,7 +53,7 @@ def _write(path: str, values: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _analyse(model: Any, atoms: Any, where: str, relaxed: bool) -> dict[str, Any]:
+def _analyse(model: Any, atoms: Any, where: Place, relaxed: bool) -> dict[str, Any]:
     import torch
     from ase import units
 
