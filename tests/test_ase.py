@@ -198,34 +198,20 @@ def peptide(shared) -> Atoms:
 def test_energy_is_conserved(ani1x: anipot.Potential, shared) -> None:
     """1 000 steps of 0.5 fs with float32 networks and about 100 atoms drift less than 1e-5 eV per atom.
 
-    Velocity Verlet conserves not the energy but H + Δt² (v·V''·v / 12 − Σ F²/m / 24) + O(Δt⁴)
-    (doi:10.1007/s002110050202, for the leapfrog family); at 0.5 fs the energy itself swings by some 1e-5 eV per atom,
-    whatever the precision of the forces. The conserved quantity shows a drift ten times smaller than that.
+    Momenta of 150 K: above, the kinks in the second derivative of CELU let the energy of velocity Verlet wander by
+    1e-5 eV per atom and more in the same time, in float64 just as in float32.
     """
-    atoms, step = peptide(shared), 0.5 * units.fs
+    atoms = peptide(shared)
     atoms.calc = copy.deepcopy(ani1x).float().ase()
-    LBFGS(atoms, logfile=None).run(fmax=0.1, steps=60)
-    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
-    dynamics = VelocityVerlet(atoms, step)
+    LBFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
+    thermalize_momenta(atoms, temperature_K=150, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
     dynamics.run(100)
-    energies, velocities, forces = [], [], []
-
-    def record() -> None:
-        energies.append(atoms.get_total_energy())
-        velocities.append(atoms.get_velocities())
-        forces.append(atoms.get_forces())
-
-    dynamics.attach(record)
+    energies: list[float] = []
+    dynamics.attach(lambda: energies.append(atoms.get_total_energy() / len(atoms)))
     dynamics.run(1000)
-    e, v, f = (np.array(values)[1:-1] for values in (energies, velocities, forces))
-    curvature = -(v * (np.array(forces)[2:] - np.array(forces)[:-2])).sum((1, 2)) / (2 * step)  # v·V''·v
-    kick = (f**2 / atoms.get_masses()[:, None]).sum((1, 2))
-    conserved = (e + step**2 * (curvature / 12 - kick / 24)) / len(atoms)
-    time = np.linspace(0, 1, len(e))
-    drift, plain = np.polyfit(time, conserved, 1)[0], np.polyfit(time, e / len(atoms), 1)[0]
-    print(f"drift {drift:.1e}, of the energy {plain:.1e}; scatter {conserved.std():.1e} and {e.std() / len(atoms):.1e}")
-    assert abs(drift) < 1e-5
-    assert abs(plain) < 2e-5, "the energy follows, but for its swings"
+    drift = np.polyfit(np.linspace(0, 1, len(energies)), energies, 1)[0]
+    assert abs(drift) < 1e-5, f"{drift:.1e} eV per atom"
     assert atoms.calc._neighbors.searches < 500
 
 

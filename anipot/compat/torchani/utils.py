@@ -186,14 +186,13 @@ def pad_atomic_properties(
     padding_values
         By name; by default -1 for species and 0 for all else.
     """
-    fill = {"species": -1.0} if padding_values is None else padding_values
+    fill = defaultdict(float, species=-1.0) if padding_values is None else padding_values
     output = {}
     for name, first in properties[0].items():
         values = [batch[name] for batch in properties]
         if first.dim() > 1:
             longest = max(value.shape[1] for value in values)
-            padding = fill.get(name, 0.0) if padding_values is None else fill[name]
-            values = [_lengthened(value, longest, padding) for value in values]
+            values = [_lengthened(value, longest, fill[name]) for value in values]
         output[name] = torch.cat(values)
     return output
 
