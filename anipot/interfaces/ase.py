@@ -67,6 +67,8 @@ class Calculator(AseCalculator):
 
             model = load(model)
         self.model = as_potential(model)
+        if self.model is not model and not self.model.periodic_table_index:
+            raise ValueError("this Sequential has no SpeciesConverter, so its elements are unknown; put one in front")
         self.skin = float(skin)
         self._neighbors = VerletList(self.model.cutoff, self.skin)
 
