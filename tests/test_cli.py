@@ -1,14 +1,24 @@
 """The command: output that ASE reads back, exit codes, and dynamics that survive a kill."""
 
+import csv
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
 
-from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Potential
+import anipot
+from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Ensemble, Potential
 from anipot.cli import main
+from anipot.cli.common import load_named
+from anipot.units import HARTREE_TO_EV as EV
+from anipot.zoo import ZooError
 
 
 @pytest.fixture
@@ -73,3 +83,389 @@ def test_md_resumes_to_the_same_end(model, water, tmp_path, ensemble):
         assert [a.info["step"] for a in frames] == [0, 5, 10, 15, 20]
         ends.append(frames[-1].positions)
     assert ends[1] == pytest.approx(ends[0], abs=1e-6)
+
+
+def run_shell(hook, *args):
+    """Run the command in a process of its own, after ``hook``, which arranges for a signal."""
+    code = f"import os, signal, sys\nfrom anipot.cli import checkpoint, main, sp\n{hook}\nsys.exit(main())"
+    root = Path(anipot.__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", code, *args], cwd=root, capture_output=True, text=True, timeout=120)
+
+
+def md(model, file, out, steps, *extra):
+    """Run dynamics in this process and return the exit code."""
+    options = ["--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10", "--steps", str(steps)]
+    return main(["md", str(file), *options, "--trajectory", f"{out}.xyz", "--log", f"{out}.log", *extra])
+
+
+def check_same_run(one, other):
+    """Check that two runs left the same frames, log and final state."""
+    frames, others = (ase.io.read(f"{name}.xyz", ":") for name in (one, other))
+    assert [a.info["step"] for a in frames] == [a.info["step"] for a in others]
+    for a, b in zip(frames, others, strict=True):
+        np.testing.assert_allclose(a.positions, b.positions, atol=1e-7)
+        np.testing.assert_allclose(a.cell.array, b.cell.array, atol=1e-7)
+    np.testing.assert_allclose(np.loadtxt(f"{one}.log"), np.loadtxt(f"{other}.log"), rtol=1e-5, atol=1e-5)
+    states = [dict(np.load(f"{name}.xyz.restart.npz")) for name in (one, other)]
+    assert set(states[0]) == set(states[1])
+    for key in set(states[0]) - {"facts"}:
+        np.testing.assert_allclose(states[0][key], states[1][key], rtol=1e-6, atol=1e-7, err_msg=key)
+
+
+@pytest.fixture
+def box(tmp_path):
+    ase.io.write(tmp_path / "box.xyz", Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5] * 3, pbc=1))
+    return str(tmp_path / "box.xyz")
+
+
+@pytest.mark.parametrize("name", ["state", "state.chk", "state.npz"])
+def test_checkpoint_keeps_the_name_it_is_given(model, water, tmp_path, name):
+    restart = tmp_path / "checkpoints" / name
+    restart.parent.mkdir()
+    assert md(model, water, tmp_path / "t", 5, "--restart", str(restart)) == 0
+    assert [p.name for p in restart.parent.iterdir()] == [name]
+    assert md(model, water, tmp_path / "t", 10, "--restart", str(restart), "--resume") == 0
+    assert [a.info["step"] for a in ase.io.read(tmp_path / "t.xyz", ":")] == [0, 5, 10]
+
+
+def test_md_refuses_to_resume_with_other_settings(model, water, box, tmp_path, capsys):
+    out = tmp_path / "t"
+    assert md(model, water, out, 5) == 0
+    before = Path(f"{out}.xyz").read_bytes()
+    other = tmp_path / "other.xyz"
+    ase.io.write(other, Atoms("OHC", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+    cases = [
+        (water, ["--ensemble", "nvt"], ["nvt", "nve"]),
+        (water, ["--timestep", "0.25"], ["0.25", "0.1"]),
+        (water, ["--temperature", "11"], ["11.0", "10.0"]),
+        (other, [], ["CHO", "H2O", "atom 2 is C here and H there"]),
+        (box, [], ["pbc [True", "[False"]),
+    ]
+    for file, extra, texts in cases:
+        capsys.readouterr()
+        assert md(model, file, out, 10, "--resume", *extra) == 2
+        message = capsys.readouterr().err
+        assert all(text in message for text in texts), message
+    assert md(model, water, out, 4, "--resume") == 2
+    assert "already at step 5" in capsys.readouterr().err
+    assert Path(f"{out}.xyz").read_bytes() == before
+
+
+def test_md_does_not_overwrite(model, water, tmp_path, capsys):
+    out = tmp_path / "t"
+    paths = [Path(f"{out}{ending}") for ending in (".xyz", ".log", ".xyz.restart.npz")]
+    for path in paths:
+        path.write_text("mine")
+        assert md(model, water, out, 5) == 2
+        assert f"{path} exists" in capsys.readouterr().err
+        assert path.read_text() == "mine"
+        path.unlink()
+    paths[0].write_text("mine")
+    assert md(model, water, out, 5, "--overwrite") == 0
+    assert len(ase.io.read(paths[0], ":")) == 2
+    assert md(model, water, out, 5, "--overwrite", "--resume") == 2
+    assert md(model, water, out, 5, "--overwrite", "--restart", f"{out}.xyz") == 2
+    assert md(model, paths[0], out, 5, "--overwrite") == 2  # the input is no output
+
+
+def test_md_damaged_checkpoint(model, water, tmp_path, capsys):
+    assert md(model, water, tmp_path / "t", 5, "--resume") == 2
+    assert "no checkpoint" in capsys.readouterr().err
+    Path(tmp_path / "t.xyz.restart.npz").write_text("no zip")
+    assert md(model, water, tmp_path / "t", 5, "--resume") == 2
+    assert "is not a checkpoint" in capsys.readouterr().err
+
+
+KILL = """
+write = checkpoint.write
+def dying(path, atoms, dynamics, rng, files, step, settings):
+    if step == 15:  # the trajectory is ahead of the checkpoint, and ends in half a frame
+        open(files[0], "a").write("3\\nProperties=spec")
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, atoms, dynamics, rng, files, step, settings)
+checkpoint.write = dying
+"""
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_md_survives_sigkill(model, water, tmp_path, ensemble):
+    extra = ["--ensemble", ensemble]
+    assert md(model, water, tmp_path / "a", 23, *extra) == 0
+    out = tmp_path / "b"
+    args = ["md", water, "--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10", *extra]
+    args += ["--steps", "23", "--trajectory", f"{out}.xyz", "--log", f"{out}.log"]
+    assert run_shell(KILL, *args).returncode == -signal.SIGKILL
+    assert "step=15" in Path(f"{out}.xyz").read_text()
+    assert md(model, water, out, 23, *extra, "--resume") == 0
+    assert [a.info["step"] for a in ase.io.read(f"{out}.xyz", ":")] == [0, 5, 10, 15, 20, 23]
+    assert np.loadtxt(f"{out}.log")[:, 0].tolist() == [0, 5, 10, 15, 20, 23]
+    check_same_run(tmp_path / "a", out)
+
+
+def test_md_sigint_writes_a_checkpoint(model, water, tmp_path):
+    assert md(model, water, tmp_path / "a", 20) == 0
+    hook = """
+from anipot.cli import md
+dynamics = md._dynamics
+def interrupted(*args):
+    made = dynamics(*args)
+    made.attach(lambda: made.nsteps == 12 and os.kill(os.getpid(), signal.SIGINT))
+    return made
+md._dynamics = interrupted
+"""
+    out = tmp_path / "b"
+    args = ["md", water, "--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10"]
+    args += ["--steps", "1000000", "--trajectory", f"{out}.xyz", "--log", f"{out}.log"]
+    done = run_shell(hook, *args)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted" in done.stderr
+    with np.load(f"{out}.xyz.restart.npz") as state:
+        assert json.loads(str(state["facts"]))["step"] == 12
+    assert md(model, water, out, 20, "--resume") == 0
+    check_same_run(tmp_path / "a", out)
+
+
+def test_md_records_the_last_step_once(model, water, tmp_path):
+    out = tmp_path / "t"
+    for stop, steps in ((7, [0, 5, 7]), (7, [0, 5, 7]), (10, [0, 5, 10]), (10, [0, 5, 10]), (12, [0, 5, 10, 12])):
+        assert md(model, water, out, stop, *(["--resume"] if Path(f"{out}.xyz").exists() else [])) == 0
+        assert [a.info["step"] for a in ase.io.read(f"{out}.xyz", ":")] == steps
+        assert np.loadtxt(f"{out}.log")[:, 0].tolist() == steps
+
+
+def test_npt_resumes_to_the_same_end(model, box, tmp_path, capsys):
+    extra = ["--ensemble", "npt", "--pressure", "1000"]
+    assert md(model, box, tmp_path / "a", 20, *extra) == 0
+    assert md(model, box, tmp_path / "b", 7, *extra) == 0
+    assert md(model, box, tmp_path / "b", 20, "--ensemble", "npt", "--pressure", "2", "--resume") == 2
+    assert "1000.0" in capsys.readouterr().err
+    assert md(model, box, tmp_path / "b", 20, *extra, "--resume") == 0
+    cells = [a.cell.lengths()[0] for a in ase.io.read(tmp_path / "a.xyz", ":")]
+    assert cells[0] != cells[-1]
+    check_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_initial_momenta_do_not_drift(model, water, box, tmp_path):
+    for name, file in (("free", water), ("periodic", box)):
+        out = tmp_path / name
+        assert md(model, file, out, 0) == 0
+        with np.load(f"{out}.xyz.restart.npz") as state:
+            momenta, positions = state["momenta"], state["positions"]
+        assert np.abs(momenta).max() > 0.01
+        np.testing.assert_allclose(momenta.sum(0), 0, atol=1e-12)
+        atoms = Atoms("OH2", positions, momenta=momenta)
+        rotation = np.abs(atoms.get_angular_momentum()).max()
+        assert rotation < 1e-10 if name == "free" else rotation > 1e-4
+
+
+def test_momenta_of_an_atom_and_a_linear_molecule(model, tmp_path):
+    for name, atoms in (("one", Atoms("H")), ("two", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))):
+        ase.io.write(tmp_path / f"{name}-in.xyz", atoms)
+        assert md(model, tmp_path / f"{name}-in.xyz", tmp_path / name, 5) == 0
+        assert np.isfinite(ase.io.read(f"{tmp_path / name}.xyz").positions).all()
+
+
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
+def test_log_has_the_columns_of_its_header(model, tmp_path, pbc):
+    atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5] * 3, pbc=pbc)
+    ase.io.write(tmp_path / "in.xyz", atoms)
+    assert md(model, tmp_path / "in.xyz", tmp_path / "t", 10) == 0
+    lines = Path(tmp_path / "t.log").read_text().splitlines()
+    assert {len(line.split()) for line in lines[1:]} == {len(lines[0].removeprefix("#").split())}
+    assert np.isfinite(np.loadtxt(tmp_path / "t.log")).all() == all(pbc)
+
+
+def sp(model, out, *args):
+    """Run single points in this process and return the JSON records."""
+    assert main(["sp", *map(str, args), "--model", model, "-o", str(out)]) == 0
+    return json.loads(Path(out).read_text())
+
+
+def test_sp_json_holds_everything(tmp_path, model, box):
+    torch.manual_seed(1)
+    members = [ANIModel([AtomicNetwork((384, 4, 1), CELU(0.1)).double() for _ in range(4)]) for _ in range(3)]
+    ensemble = Potential(["H", "C", "N", "O"], AEVComputer.like_1x(), Ensemble(members), EnergyShifter([-1.0] * 4))
+    ensemble.save(tmp_path / "e.safetensors")
+    flags = ["--forces", "--stress", "--hessian", "--members", "--atomic-energies"]
+    (values,) = sp(str(tmp_path / "e.safetensors"), tmp_path / "o.json", box, *flags)
+    shapes = {
+        "forces_hartree_per_angstrom": (3, 3),
+        "stress_hartree_per_angstrom3": (3, 3),
+        "hessian_hartree_per_angstrom2": (9, 9),
+        "atomic_energies_hartree": (3,),
+        "members_energies_hartree": (3,),
+    }
+    for key, shape in shapes.items():
+        assert np.shape(values[key]) == shape, key
+    assert sum(values["atomic_energies_hartree"]) == pytest.approx(values["energy_hartree"], abs=1e-9)
+    assert np.mean(values["members_energies_hartree"]) == pytest.approx(values["energy_hartree"], abs=1e-9)
+    assert values["members_std_hartree"] > 0
+    assert values["qbc_hartree"] == pytest.approx(values["members_std_hartree"] / 3**0.5)
+    (values,) = sp(model, tmp_path / "s.json", box, "--members")  # one member has no spread
+    assert values["qbc_hartree"] is None
+
+
+def test_sp_extxyz_reads_back(model, box, tmp_path):
+    (values,) = sp(model, tmp_path / "o.json", box, "--forces", "--stress")
+    out = tmp_path / "o.extxyz"
+    assert main(["sp", box, "--model", model, "--forces", "--stress", "-o", str(out)]) == 0
+    atoms = ase.io.read(out)
+    np.testing.assert_allclose(atoms.get_forces(), np.array(values["forces_hartree_per_angstrom"]) * EV, atol=1e-7)
+    stress = np.array(values["stress_hartree_per_angstrom3"]) * EV
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), stress, atol=1e-9)
+    assert atoms.pbc.all()
+
+
+def test_sp_batches_keep_the_order(model, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = []
+    for i, n in enumerate([5, 1, 3, 2, 5, 4, 1]):
+        positions = np.arange(n)[:, None] * [1.1, 0.2, 0] + rng.normal(0, 0.05, (n, 3))
+        frames.append(Atoms("HCNOH"[:n], positions, cell=[6, 7, 8] if i % 2 else None, pbc=i % 2))
+    ase.io.write(tmp_path / "a.xyz", frames[:4])
+    ase.io.write(tmp_path / "b.xyz", frames[4:])
+    files = [tmp_path / "a.xyz", tmp_path / "b.xyz"]
+    whole = sp(model, tmp_path / "o.json", *files, "--forces")
+    small = sp(model, tmp_path / "p.json", *files, "--forces", "--max-atoms", "6")
+    places = [(str(f), i) for f, n in zip(files, (4, 3), strict=True) for i in range(n)]
+    assert [(v["file"], v["frame"]) for v in whole] == [(v["file"], v["frame"]) for v in small] == places
+    calculator = load_named(model).ase()
+    for atoms, a, b in zip(frames, whole, small, strict=True):
+        assert a["symbols"] == b["symbols"] == atoms.get_chemical_symbols()
+        atoms.calc = calculator
+        for values in (a, b):
+            assert values["energy_hartree"] * EV == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+            forces = np.array(values["forces_hartree_per_angstrom"]) * EV
+            np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("index", "frames"), [(":", [0, 1, 2]), ("1:", [1, 2]), ("-1", [2]), ("::2", [0, 2]), ("-2:", [1, 2])]
+)
+def test_sp_rows_carry_file_and_frame(model, tmp_path, index, frames):
+    file = tmp_path / "h.xyz"
+    ase.io.write(file, [Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + 0.1 * i]]) for i in range(3)])
+    out = tmp_path / "o.csv"
+    assert main(["sp", str(file), "--model", model, f"--index={index}", "-o", str(out)]) == 0
+    with open(out, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["file"], int(row["frame"])) for row in rows] == [(str(file), i) for i in frames]
+    records = sp(model, tmp_path / "o.json", file, f"--index={index}")
+    assert [v["frame"] for v in records] == frames
+    assert [v["energy_hartree"] for v in records] == [float(row["energy_hartree"]) for row in rows]
+
+
+def test_sp_bad_input(model, water, tmp_path, capsys):
+    good = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
+    ase.io.write(tmp_path / "element.xyz", [good, Atoms("HAr", [[0, 0, 0], [0, 0, 2]])])
+    (tmp_path / "nan.xyz").write_text("2\n\nH 0 0 0\nH 0 nan 0.74\n")
+    (tmp_path / "empty.xyz").write_text("")
+    (tmp_path / "garbage.xyz").write_text("this is\nno structure\n")
+    (tmp_path / "spot.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0\n")
+    cases = {
+        "element.xyz": ["frame 1, atom 1 is Ar", "H, C, N, O"],
+        "nan.xyz": ["frame 0, atom 1", "nan"],
+        "empty.xyz": [""],
+        "garbage.xyz": ["cannot be read"],
+        "spot.xyz": ["frame 0"],
+        "missing.xyz": ["no file"],
+        ".": ["no file"],
+    }
+    for name, texts in cases.items():
+        file, out = tmp_path / name, tmp_path / "o.json"
+        capsys.readouterr()
+        assert main(["sp", water, str(file), "--model", model, "-o", str(out)]) == 2, name
+        message = capsys.readouterr().err
+        assert all(text in message for text in [str(file), *texts]), message
+        assert not out.exists()
+    assert main(["sp", water, "--model", model, "-o", str(tmp_path / "no" / "o.json")]) == 2
+    assert main(["sp", water, "--model", model, "--device", "abacus"]) == 2
+    assert main(["sp", water, "--model", model, "--index", "x"]) == 2
+
+
+def test_sp_sigint_leaves_nothing_half_written(model, water, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "o.json").write_text("earlier")
+    hook = """
+batch, calls = sp._batch, []
+def interrupted(*args):
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    return batch(*args)
+sp._batch = interrupted
+"""
+    done = run_shell(hook, "sp", water, "--model", model, "--max-atoms", "3", "-o", str(folder / "o.json"))
+    assert done.returncode == 130, done.stderr
+    assert [p.name for p in folder.iterdir()] == ["o.json"]
+    assert (folder / "o.json").read_text() == "earlier"
+
+
+def test_opt_cell_keeps_stress(model, box, tmp_path):
+    out = str(tmp_path / "o.xyz")
+    assert main(["opt", box, "--model", model, "--cell", "--steps", "3", "--fmax", "1e-9", "-o", out]) == 1
+    atoms, start = ase.io.read(out), ase.io.read(box)
+    assert np.abs(atoms.cell.array - start.cell.array).max() > 1e-8
+    stress = atoms.get_stress()
+    atoms.calc = load_named(model).ase()
+    np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-6)
+
+
+def test_opt_cell_wants_a_period(model, water, tmp_path, capsys):
+    assert main(["opt", water, "--model", model, "--cell", "-o", str(tmp_path / "o.xyz")]) == 2
+    assert "frame 0 is not periodic" in capsys.readouterr().err
+
+
+def test_vib_json(model, water, tmp_path):
+    out = tmp_path / "v.json"
+    assert main(["vib", water, "--model", model, "-o", str(out)]) == 0
+    values = json.loads(out.read_text())
+    n = len(values["frequencies_per_cm"])
+    assert n in (3, 9)
+    assert np.shape(values["modes"]) == (n, 3, 3)
+    for key in ("reduced_masses_u", "force_constants_mdyne_per_angstrom"):
+        assert len(values[key]) == n
+    assert values["zero_point_energy_ev"] >= 0
+
+
+def test_vib_opt(model, water, tmp_path):
+    out = tmp_path / "v.json"
+    assert main(["vib", water, "--model", model, "--index", "1", "--opt", "-o", str(out)]) == 0
+    assert json.loads(out.read_text())["fmax_ev_per_angstrom"] < 0.001
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--debug", "sp", "none.xyz"],
+        ["sp", "none.xyz", "--debug"],
+        ["opt", "none.xyz", "--debug", "-o", "o.xyz"],
+        ["vib", "none.xyz", "--debug"],
+        ["md", "none.xyz", "--debug", "--steps", "1", "--trajectory", "o.xyz"],
+    ],
+)
+def test_debug_shows_the_traceback(model, tmp_path, monkeypatch, capsys, args):
+    monkeypatch.chdir(tmp_path)
+    for arguments, shown in ((args, True), ([a for a in args if a != "--debug"], False)):
+        assert main([*arguments, "--model", model]) == 2
+        message = capsys.readouterr().err
+        assert ("Traceback" in message) == shown
+        assert "no file none.xyz" in message
+
+
+@pytest.mark.parametrize("args", [["info", "--debug", "nosuchmodel"], ["zoo", "path", "nosuchmodel", "--debug"]])
+def test_debug_of_the_others(capsys, args):
+    assert main(args) != 0
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_exit_code_without_weights(water, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise ZooError("no weights")
+
+    monkeypatch.setattr(anipot, "load", fail)
+    assert main(["sp", water, "--model", "ani2x"]) == 1
+    assert "no weights" in capsys.readouterr().err
+    assert main(["sp"]) == 2
+    assert main(["--version"]) == 0
