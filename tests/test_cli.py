@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,15 @@ from anipot.cli import main
 from anipot.cli.common import load_named
 from anipot.units import HARTREE_TO_EV as EV
 from anipot.zoo import ZooError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that share a core wait for each other far longer than these tiny models compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -89,7 +99,8 @@ def run_shell(hook, *args):
     """Run the command in a process of its own, after ``hook``, which arranges for a signal."""
     code = f"import os, signal, sys\nfrom anipot.cli import checkpoint, main, sp\n{hook}\nsys.exit(main())"
     root = Path(anipot.__file__).parents[1]
-    return subprocess.run([sys.executable, "-c", code, *args], cwd=root, capture_output=True, text=True, timeout=120)
+    command, env = [sys.executable, "-c", code, *args], os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120)
 
 
 def md(model, file, out, steps, *extra):
@@ -410,6 +421,16 @@ def test_opt_cell_keeps_stress(model, box, tmp_path):
     stress = atoms.get_stress()
     atoms.calc = load_named(model).ase()
     np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-6)
+
+
+def test_stress_wants_a_volume(model, tmp_path, capsys):
+    file, out = str(tmp_path / "slab.xyz"), str(tmp_path / "o.xyz")
+    ase.io.write(file, Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=[5, 5, 0], pbc=(1, 1, 0)))
+    npt = ["md", file, "--ensemble", "npt", "--steps", "1", "--trajectory", out]
+    for args in (["sp", file, "--stress", "-o", out], ["opt", file, "--cell", "-o", out], npt):
+        assert main([*args, "--model", model]) == 2
+        assert "frame 0 has the cell" in capsys.readouterr().err
+        assert not Path(out).exists()
 
 
 def test_opt_cell_wants_a_period(model, water, tmp_path, capsys):

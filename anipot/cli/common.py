@@ -111,6 +111,9 @@ def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: boo
         raise UsageError(f"{where}, atom {bad[0]} stands at {position}; expected finite coordinates in Å")
     if stress and not atoms.pbc.any():
         raise UsageError(f"{where} is not periodic along any axis, but stress was asked for")
+    if stress and atoms.cell.rank < 3:
+        rows = atoms.cell.array.tolist()
+        raise UsageError(f"{where} has the cell {rows} without a volume, which stress needs; give every axis a length")
 
 
 def check_ending(path: str | None, endings: tuple[str, ...]) -> None:
