@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,6 +76,7 @@ class Members:
         object.__setattr__(self, "stress_std", None if self.stress is None else _spread(self.stress))
 
 
+@torch.inference_mode(False)
 def single_point(
     model: torch.nn.Module,
     species: Tensor,
@@ -138,7 +139,7 @@ def single_point(
     """
     check_charge(charge)
     potential = as_potential(model)
-    system = potential.system(species, coordinates, cell, pbc)
+    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
     ask = Ask(forces, stress, hessian, atomic_energies, members)
     return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
 
@@ -217,6 +218,7 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
     )
 
 
+@torch.inference_mode(False)
 def hessian_vector_product(
     model: torch.nn.Module,
     species: Tensor,
@@ -244,7 +246,7 @@ def hessian_vector_product(
     True
     """
     potential = as_potential(model)
-    system = potential.system(species, coordinates, cell, pbc)
+    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
     if direction.shape != coordinates.shape:
         raise ValueError(
             f"direction must have the shape of coordinates, {tuple(coordinates.shape)}, got {tuple(direction.shape)}"
@@ -255,7 +257,14 @@ def hessian_vector_product(
     return product
 
 
+def _ordinary(*tensors: Any) -> tuple[Any, ...]:
+    """Replace tensors that were made under ``torch.inference_mode``, through which nothing can be differentiated."""
+    return tuple(t.clone() if isinstance(t, Tensor) and t.is_inference() else t for t in tensors)
+
+
 def _spread(values: Tensor) -> Tensor:
+    if values.numel() == 0:
+        return values.new_zeros(values.shape[1:])
     if len(values) < 2:
         return torch.full_like(values[0], float("nan"))
     return values.std(0)
@@ -294,7 +303,7 @@ def _atoms_and_gradients(
 
 
 def _gradient(total: Tensor, v: Tensor, retain_graph: bool) -> Tensor:
-    if not total.requires_grad:
+    if len(v) == 0:
         return torch.zeros_like(v)
     (gradient,) = torch.autograd.grad(total, v, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
     return gradient

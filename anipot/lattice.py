@@ -76,7 +76,7 @@ def check_cell(coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> 
         pbc = torch.as_tensor(pbc, device=coordinates.device)
     if pbc.dtype != torch.bool:
         raise TypeError(f"pbc must be bool, one value for each cell vector, got {pbc.dtype}")
-    pbc = _batched(pbc, "pbc", (3,), num_molecules)
+    pbc = _batched(pbc.to(coordinates.device), "pbc", (3,), num_molecules)
     if cell is None:
         if pbc.any():
             molecule = int(pbc.any(-1).nonzero()[0])
@@ -85,6 +85,8 @@ def check_cell(coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> 
     if not isinstance(cell, Tensor) or cell.dtype != coordinates.dtype:
         seen = cell.dtype if isinstance(cell, Tensor) else type(cell).__name__
         raise TypeError(f"cell must be a tensor of the dtype of the coordinates, {coordinates.dtype}, got {seen}")
+    if cell.device != coordinates.device:
+        raise ValueError(f"cell is on {cell.device} but coordinates on {coordinates.device}")
     cell = _batched(cell, "cell", (3, 3), num_molecules)
     if not pbc.any():
         return None, None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
+if TYPE_CHECKING:
     from anipot.potential import Potential
 
 __all__ = ["ANI1ccx", "ANI1x", "ANI2x", "load"]
@@ -15,6 +15,7 @@ __all__ = ["ANI1ccx", "ANI1x", "ANI2x", "load"]
 _ENDINGS = (".safetensors", ".pt", ".pth", ".zip", ".whl", ".info")
 
 
+@torch.inference_mode(False)
 def load(
     name_or_path: str | os.PathLike[str],
     *,
@@ -95,6 +96,7 @@ def ANI2x(
     return _published("ani2x", model_index, periodic_table_index, device, dtype)
 
 
+@torch.inference_mode(False)
 def _published(
     name: str,
     model_index: int | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +134,9 @@ class Potential(nn.Module):
 
     def __getitem__(self, index: int) -> Potential:
         """Return one member as a potential of its own; weights are shared with this one."""
-        if not isinstance(index, int):
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise TypeError(f"a member is chosen by an integer, got {index!r}")
+        index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(
                 f"{self.name or 'this potential'} has {len(self)} members, 0 to {len(self) - 1}; got {index}"
@@ -143,7 +145,7 @@ class Potential(nn.Module):
         head = self.head[index] if isinstance(self.head, Ensemble) else self.head
         name = f"{self.name}[{index}]" if len(self) > 1 else self.name
         args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
-        return Potential(*args).to(self.device)
+        return Potential(*args).to(self.device).train(self.training)
 
     def __iter__(self) -> Iterator[Potential]:
         return (self[i] for i in range(len(self)))
@@ -204,6 +206,8 @@ class Potential(nn.Module):
     def system(self, species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> System:
         """Check a batch and turn atomic numbers into element indices."""
         system = check_system(species, coordinates, cell, pbc)
+        if coordinates.device != self.device:
+            raise ValueError(f"coordinates are on {coordinates.device} but the model on {self.device}")
         if self.periodic_table_index:
             return system._replace(species=self.converter.convert(species))
         check_element_indices(species, len(self.elements))

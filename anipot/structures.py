@@ -94,6 +94,7 @@ class SpeciesConverter(nn.Module):
     def convert(self, atomic_numbers: Tensor) -> Tensor:
         """Return the element indices (B, A) of atomic numbers (B, A); ghosts stay -1."""
         _check_integers(atomic_numbers)
+        atomic_numbers = atomic_numbers.long()
         inside = atomic_numbers.clamp(-1, MAX_ATOMIC_NUMBER)
         index = self.index_of[torch.where(inside == atomic_numbers, inside, 0)]
         if (index == -2).any():
@@ -131,6 +132,7 @@ def check_system(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc:
     """
     _check_integers(species)
     _check_shapes(species, coordinates)
+    species = species.long()  # a uint8 would count -1 as 255
     if (species < -1).any():
         molecule, atom = (species < -1).nonzero()[0].tolist()
         value = int(species[molecule, atom])

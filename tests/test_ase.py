@@ -84,8 +84,12 @@ def test_what_is_not_there_raises_ases_own_error(model: anipot.Potential) -> Non
         with pytest.raises(PropertyNotImplementedError):
             get()
     atoms.info["charge"] = 1
-    with pytest.raises(ValueError, match="total charge of 1"):
-        atoms.calc.calculate(atoms)
+    for get in (atoms.get_potential_energy, lambda: atoms.calc.calculate(atoms)):
+        with pytest.raises(ValueError, match="total charge of 1"):
+            get()
+    atoms.info["charge"] = "plus"
+    with pytest.raises(ValueError, match="must be a number, got 'plus'"):
+        atoms.get_potential_energy()
     del atoms.info["charge"]
     atoms.set_initial_charges([1.0, 0, 0])
     with pytest.raises(ValueError, match="total charge of 1"):

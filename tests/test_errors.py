@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from contracts import potential
@@ -185,3 +188,28 @@ def test_vibrations_of_a_batch_and_its_errors(model: Potential) -> None:
         anipot.vibrational_analysis(masses[0], hessian)
     with pytest.raises(ValueError, match="hessian holds NaN"):
         anipot.vibrational_analysis(masses, hessian * NAN)
+
+
+def test_inference_mode_does_not_disturb_derivatives(model: Potential) -> None:
+    expected = anipot.single_point(model, S, X, BOX, ALL, stress=True, hessian=True)
+    with torch.inference_mode():
+        s, x, box = S.clone(), X.clone(), BOX.clone()  # tensors that cannot be part of a graph
+        inside = anipot.single_point(model, s, x, box, ALL, stress=True, hessian=True)
+        product = anipot.hessian_vector_product(model, s, x, x, box, ALL)
+    outside = anipot.single_point(model, s, x, box, ALL, stress=True, hessian=True)
+    for result in (inside, outside):
+        for name in ("energies", "forces", "stress", "hessian"):
+            torch.testing.assert_close(getattr(result, name), getattr(expected, name), rtol=0, atol=1e-12)
+    torch.testing.assert_close(product, anipot.hessian_vector_product(model, S, X, X, BOX, ALL))
+
+
+def test_any_integers_will_do(model: Potential) -> None:
+    expected = model((S, X)).energies
+    for dtype in (torch.uint8, torch.int8, torch.int32):
+        torch.testing.assert_close(model((S.to(dtype), X)).energies, expected)
+    assert model[np.int64(1)].name.endswith("[1]")
+    with pytest.raises(TypeError, match="chosen by an integer, got True"):
+        model[True]
+    assert not copy.deepcopy(model).eval()[0].training
+    empty = anipot.single_point(model, S[:0], X[:0], members=True)
+    assert empty.members.qbc.shape == (0,)

@@ -75,6 +75,12 @@ class Calculator(AseCalculator):
     def _get_name(self) -> str:
         return "anipot"
 
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property; ASE's cache knows nothing of ``atoms.info``, so the charge is looked at here."""
+        if atoms is not None:
+            check_charge(_total_charge(atoms))
+        return super().get_property(name, atoms, allow_calculation)
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -83,6 +89,7 @@ class Calculator(AseCalculator):
     ) -> None:
         """Compute everything there is for ``atoms`` into ``results``."""
         super().calculate(atoms, list(properties), list(system_changes))
+        self.results = {}  # nothing stale may survive a calculation that fails
         atoms = self._given(self.atoms)
         result = self._evaluate(atoms, Ask(atomic_energies=True, stress=_has_stress(atoms)))
         energy = float(result.energies) * Hartree
@@ -133,6 +140,7 @@ class Calculator(AseCalculator):
             raise ValueError("no atoms: pass them, or compute something with this calculator first")
         return atoms
 
+    @torch.inference_mode(False)
     def _evaluate(self, atoms: Atoms, ask: Ask) -> SinglePoint:
         check_charge(_total_charge(atoms))
         system = self._system(atoms)
@@ -170,7 +178,11 @@ def _has_stress(atoms: Atoms) -> bool:
 
 def _total_charge(atoms: Atoms) -> float:
     if "charge" in atoms.info:
-        return float(atoms.info["charge"])
+        charge = atoms.info["charge"]
+        try:
+            return float(charge)
+        except (TypeError, ValueError):
+            raise ValueError(f'atoms.info["charge"] must be a number, got {charge!r}') from None
     total = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
     return total if abs(total) > CHARGED else 0.0
 
