@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from anipot.elements import symbol
+from anipot.energy import EnergyShifter
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
-from anipot.structures import System, check_charge
+from anipot.structures import SpeciesConverter, System, check_charge
 
 #: Bytes that the atoms computed together may take for features, networks and their gradients. Larger systems are
 #: computed in blocks of atoms, with the same result: peak memory stays bounded, and small blocks stay in the caches.
@@ -162,14 +163,11 @@ def as_potential(model: torch.nn.Module) -> Potential:
     TypeError
         If the model is neither, naming what it is made of.
     """
-    from anipot.energy import EnergyShifter
-    from anipot.structures import SpeciesConverter
-
     if isinstance(model, Potential):
         return model
     parts = list(model) if isinstance(model, torch.nn.Sequential) else []
-    first = parts.pop(0) if parts and isinstance(parts[0], SpeciesConverter) else None
-    converter = first if isinstance(first, SpeciesConverter) else None
+    converter = parts[0] if parts and isinstance(parts[0], SpeciesConverter) else None
+    parts = parts[1:] if converter else parts
     if not (2 <= len(parts) <= 3 and hasattr(parts[0], "from_pairs") and hasattr(parts[1], "atomic_energies")):
         made_of = [type(part).__name__ for part in model.children()]
         raise TypeError(
@@ -332,8 +330,7 @@ def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor
     if not hasattr(representation, "from_neighborhoods"):
         yield slice(0, len(pairs.center)), slice(0, num_atoms)
         return
-    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
-    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + 8 * 4 * hidden  # type: ignore[operator]
+    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + _network_bytes(potential)  # type: ignore[operator]
     total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
     num_blocks = max(1, -(-int(total[-1]) // BLOCK_BYTES)) if num_atoms else 1
     if num_blocks == 1:
@@ -429,7 +426,12 @@ def _direction_bytes(potential: Potential, system: System, pairs: Pairs) -> int:
     """Return roughly the bytes that one direction of a Hessian takes in the double backward."""
     vectors = displacements(pairs, system.coordinates.detach(), system.cell, system.pbc).detach()
     species = system.species.reshape(-1)
-    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
     estimate = getattr(potential.representation, "memory_estimate", None)
     cost = 4096 * len(species) if estimate is None else int(estimate(pairs.center, vectors, len(species)).sum())
-    return cost + 8 * 4 * hidden * len(species)
+    return cost + _network_bytes(potential) * len(species)
+
+
+def _network_bytes(potential: Potential) -> int:
+    """Return roughly the bytes that one atom takes in the networks of all members and their gradient, in float64."""
+    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
+    return 8 * 4 * hidden

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +132,7 @@ class Potential(nn.Module):
         """Number of members."""
         return len(self.head) if isinstance(self.head, Ensemble) else 1
 
-    def __getitem__(self, index: int) -> Potential:
+    def __getitem__(self, index: int) -> Self:
         """Return one member as a potential of its own; weights are shared with this one."""
         if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise TypeError(f"a member is chosen by an integer, got {index!r}")
@@ -145,9 +145,9 @@ class Potential(nn.Module):
         head = self.head[index] if isinstance(self.head, Ensemble) else self.head
         name = f"{self.name}[{index}]" if len(self) > 1 else self.name
         args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
-        return Potential(*args).to(self.device).train(self.training)
+        return type(self)(*args).to(self.device).train(self.training)
 
-    def __iter__(self) -> Iterator[Potential]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
     def forward(

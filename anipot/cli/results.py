@@ -97,7 +97,7 @@ def with_results(atoms: Any, values: dict[str, Any]) -> Any:
 def print_table(results: Results) -> None:
     """Print one line a frame, and forces in full where they were asked for."""
     for atoms, values in results:
-        place = f"{values['file']}, frame {values['frame']}"
+        place = Place(values["file"], values["frame"])
         print(f"{place}  {atoms.get_chemical_formula():<16} energy {values['energy_hartree']:.10f} Hartree")
         for key, value in values.items():
             if key not in ("file", "frame", "energy_hartree"):

@@ -36,9 +36,6 @@ class BuiltinModel(Potential):
         args = (p.elements, p.representation, p.head, p.shifter, p.name, p.details, p.periodic_table_index)
         return cls(*args).to(p.device)
 
-    def __getitem__(self, index: int) -> BuiltinModel:
-        return BuiltinModel.of(super().__getitem__(index))
-
     @property
     def species(self) -> list[str]:
         """Symbols of the elements that the model knows."""
@@ -102,7 +99,7 @@ class BuiltinModel(Potential):
         species, energies = self.members_energies(species_coordinates, cell, pbc)
         num_atoms = (species >= 0).sum(-1).clamp(min=1)
         spread = energies.std(0, correction=int(unbiased))
-        return SpeciesEnergiesQBC(species, energies.mean(0), spread / num_atoms.sqrt())
+        return SpeciesEnergiesQBC(species, energies.mean(0), spread / num_atoms.double().sqrt())
 
     def ase(self, **options: Any) -> Calculator:
         """Return an ASE calculator; see ``torchani.ase.Calculator``."""
