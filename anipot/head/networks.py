@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,6 +46,18 @@ class Gaussian(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.exp(-x * x)
+
+
+class ShiftedSoftplus(nn.Module):
+    """ln(½ exp(x) + ½), the activation of SchNet (doi:10.1063/1.5019779).
+
+    >>> import torch
+    >>> ShiftedSoftplus()(torch.zeros(1))
+    tensor([0.])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.softplus(x) - math.log(2.0)
 
 
 class AtomicNetwork(nn.Module):

@@ -1,0 +1,415 @@
+// Atomic environment vectors of one atom: forward and backward, over plain or dual numbers.
+//
+// The equations stand in representation/aev.py. Triples of one pair of elements are laid out one after the other, and
+// LANES of them are computed at once.
+#pragma once
+
+#include "memory.h"
+#include "number.h"
+#include "spec.h"
+
+namespace ANIPOT_ISA {
+
+// The constants of the AEV in the type of the computation, and padded to whole vectors.
+template <class T>
+struct AevTables {
+    AevSpec spec;
+    int num_radial, num_angular;                  // terms of one element, and of one pair of elements
+    int padded_radial, padded_angular;            // the same, in whole vectors
+    Buffer<T> EtaR, ShfR;                         // padded_radial each
+    Buffer<T> EtaA, ShfA, cos_ShfZ, sin_ShfZ;
+    Buffer<Exponent> Zeta;
+
+    explicit AevTables(const AevSpec& s) : spec(s) {
+        num_radial = s.num_EtaR * s.num_ShfR;
+        num_angular = s.num_EtaA * s.num_Zeta * s.num_ShfA * s.num_ShfZ;
+        padded_radial = (int)padded<T>(num_radial);
+        padded_angular = (int)padded<T>(num_angular);
+        EtaR.resize(padded_radial);
+        ShfR.resize(padded_radial);
+        for (int i = 0; i < num_radial; i++) {
+            EtaR[i] = (T)s.EtaR[i / s.num_ShfR];
+            ShfR[i] = (T)s.ShfR[i % s.num_ShfR];
+        }
+        EtaA.resize(s.num_EtaA);
+        for (int i = 0; i < s.num_EtaA; i++) EtaA[i] = (T)s.EtaA[i];
+        ShfA.resize(s.num_ShfA);
+        for (int i = 0; i < s.num_ShfA; i++) ShfA[i] = (T)s.ShfA[i];
+        cos_ShfZ.resize(s.num_ShfZ);
+        sin_ShfZ.resize(s.num_ShfZ);
+        for (int i = 0; i < s.num_ShfZ; i++) {
+            cos_ShfZ[i] = (T)cos(s.ShfZ[i]);
+            sin_ShfZ[i] = (T)sin(s.ShfZ[i]);
+        }
+        Zeta.resize(s.num_Zeta);
+        for (int i = 0; i < s.num_Zeta; i++) {
+            double z = s.Zeta[i];
+            Zeta[i] = {z, z == (int)z && z <= 64 ? (int)z : 0};
+        }
+    }
+};
+
+// Where the terms of each element and of each pair of elements stand in a row of features; -1 where an element is
+// absent from all the molecules at hand, so that its terms are zero and take no room.
+struct Columns {
+    Buffer<int> radial, angular;  // (E), (E, E)
+    long total = 0;
+};
+
+// f_c(r) and its derivative (cutoffs.py).
+template <class N>
+INLINE void cutoff(const AevSpec& spec, double radius, N r, N& f, N& df) {
+    typedef typename N::T T;
+    if (spec.cutoff_kind == COSINE_CUTOFF) {
+        const T k = (T)(M_PI / radius);
+        N s, c;  // cos(k r) = sin(pi/2 - k r), whose argument stays within -pi/2 ... pi/2
+        nsincos(r * (-k) + (T)M_PI_2, s, c);
+        f = s * (T)0.5 + (T)0.5;
+        df = c * (T)(-0.5 * M_PI / radius);
+        return;
+    }
+    N x = r * (T)(1 / radius), below = N::of(1);
+    for (int i = 1; i < spec.cutoff_order; i++) below = below * x;
+    N q = at_least(below * x * (T)-1 + (T)1, (T)spec.cutoff_eps);
+    N inverse = N::of(1) / q;
+    f = nexp(inverse * (T)-1 + (T)1);
+    N slope = below * inverse * inverse * f * (T)(-spec.cutoff_order / radius);
+    N active = N::of(0);
+    active.a = q.a > splat<T>((T)spec.cutoff_eps) ? splat<T>(1) : active.a;
+    df = slope * active;
+}
+
+// Neighbors of one atom, sorted by element; ux, uy, uz is the unit vector to the neighbor.
+template <class N>
+struct Shell {
+    Array<N> r, f, df, ux, uy, uz;
+    int* start;  // (E + 1) where the neighbors of each element begin
+    INLINE void unit(long i, N& x, N& y, N& z) const {
+        x = ux.get(i);
+        y = uy.get(i);
+        z = uz.get(i);
+    }
+};
+template <class N>
+struct Environment {
+    Shell<N> radial;   // within Rcr; each element padded to whole vectors with neighbors whose f is 0
+    int* count;        // (E) neighbors of each element without the padding
+    Shell<N> angular;  // within Rca, not padded
+    int* radial_of;    // index among the radial neighbors of each angular one
+};
+
+// Working memory of one thread.
+template <class N>
+struct Scratch {
+    typedef typename N::T T;
+    Buffer<T> memory;
+    Array<N> cosine, mean, both;        // per triple: cos(jik), (R_ij + R_ik) / 2, f_c(R_ij) f_c(R_ik)
+    Array<N> d_cosine, d_mean, d_both;  // dE with respect to them
+    Array<N> terms, angles, d_angles;   // per lane: sums of the angular terms; angular factors and their derivatives
+    Array<N> rows;                      // per angular neighbor, 5 vectors: dE/d(unit vector), dE/dr, dE/df
+    Array<N> columns;                   // the same as 5 arrays of scalars
+
+    void reserve(const AevTables<T>& tables, long neighbors) {
+        const long L = LANES<T>, n = padded<T>(neighbors) + L;
+        const long triples = padded<T>(n * n / 2) + 4 * L;
+        const long angles_ = (long)tables.spec.num_Zeta * tables.spec.num_ShfZ;
+        const long terms_ = tables.padded_angular;
+        const long copies = N::dual ? 2 : 1;
+        const long total = 6 * triples + (terms_ + 2 * angles_ + 5 * n) * L + 5 * n;
+        T* p = memory.resize(copies * total);
+        take(cosine, p, triples);
+        take(mean, p, triples);
+        take(both, p, triples);
+        take(d_cosine, p, triples);
+        take(d_mean, p, triples);
+        take(d_both, p, triples);
+        take(terms, p, terms_ * L);
+        take(angles, p, angles_ * L);
+        take(d_angles, p, angles_ * L);
+        take(rows, p, 5 * n * L);
+        take(columns, p, 5 * n);
+        stride = n;
+    }
+    long stride = 0;  // of the 5 arrays in columns
+
+   private:
+    static void take(Array<Real<T>>& array, T*& p, long n) {
+        array.a = p;
+        p += n;
+    }
+    static void take(Array<Dual<T>>& array, T*& p, long n) {
+        array.a = p;
+        array.b = p + n;
+        p += 2 * n;
+    }
+};
+
+// Ranges of the two neighbors of the triples of one pair of elements.
+struct Range {
+    int j0, j1, k0, k1;
+    bool same;
+    int first_k(int j) const { return same ? j + 1 : k0; }
+};
+
+template <class N>
+long fill_triples(const Shell<N>& shell, Range range, Scratch<N>& s) {
+    typedef typename N::T T;
+    long t = 0;
+    for (int j = range.j0; j < range.j1; j++) {
+        const int k0 = range.first_k(j);
+        const N x = shell.ux.get_splat(j), y = shell.uy.get_splat(j), z = shell.uz.get_splat(j);
+        const N r = shell.r.get_splat(j), f = shell.f.get_splat(j);
+        for (int k = k0; k < range.k1; k += LANES<T>) {
+            N kx, ky, kz;
+            shell.unit(k, kx, ky, kz);
+            s.cosine.put(t + k - k0, x * kx + y * ky + z * kz);
+            s.mean.put(t + k - k0, (r + shell.r.get(k)) * (T)0.5);
+            s.both.put(t + k - k0, f * shell.f.get(k));
+        }
+        t += range.k1 - k0;
+    }
+    const N zero = N::of(0);
+    s.cosine.put(t, zero);
+    s.mean.put(t, zero);
+    s.both.put(t, zero);
+    return t;
+}
+
+// 2 ((1 + cos(theta - ShfZ)) / 2)^Zeta for all Zeta and ShfZ, and the derivatives with respect to the cosine.
+template <bool GRADIENT, class N>
+INLINE void angular_factors(const AevTables<typename N::T>& tables, N cosine, Scratch<N>& s) {
+    typedef typename N::T T;
+    const AevSpec& spec = tables.spec;
+    const N x = cosine * (T)0.95;
+    const N y = nsqrt(x * x * (T)-1 + (T)1);
+    N slope = x;
+    if (GRADIENT) slope = x / y;
+    for (int z = 0; z < spec.num_ShfZ; z++) {
+        const T c = tables.cos_ShfZ[z] * (T)0.5, sn = tables.sin_ShfZ[z] * (T)0.5;
+        const N half = at_least(x * c + y * sn + (T)0.5, (T)0);
+        N d_half = half;
+        if (GRADIENT) d_half = (slope * -sn + c) * (T)(0.95 * 2);
+        for (int q = 0; q < spec.num_Zeta; q++) {
+            N p, below;
+            npowers(half, tables.Zeta[q], p, below);
+            const long at = (long)(q * spec.num_ShfZ + z) * LANES<T>;
+            s.angles.put(at, p * (T)2);
+            if (GRADIENT) s.d_angles.put(at, below * d_half * (T)tables.Zeta[q].value);
+        }
+    }
+}
+
+template <class N>
+void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& shell, Range range, Scratch<N>& s,
+                     Array<N> row) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
+    const AevSpec& spec = tables.spec;
+    for (long i = 0; i < tables.padded_angular; i++) s.terms.put(i * L, N::of(0));
+    const long triples = fill_triples(shell, range, s);
+    for (long t = 0; t < triples; t += L) {
+        angular_factors<false>(tables, s.cosine.get(t), s);
+        const N mean = s.mean.get(t), both = s.both.get(t);
+        long at = 0;
+        for (int e = 0; e < spec.num_EtaA; e++)
+            for (int q = 0; q < spec.num_Zeta; q++)
+                for (int a = 0; a < spec.num_ShfA; a++) {
+                    const N offset = mean + -tables.ShfA[a];
+                    const N factor = nexp(offset * offset * -tables.EtaA[e]) * both;
+                    for (int z = 0; z < spec.num_ShfZ; z++, at += L) {
+                        const N angle = s.angles.get((long)(q * spec.num_ShfZ + z) * L);
+                        s.terms.put(at, s.terms.get(at) + factor * angle);
+                    }
+                }
+    }
+    for (long i = 0; i < tables.padded_angular; i += L) {
+        Vec<T> lanes[L];
+        for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.a + (i + l) * L);
+        store<T>(row.a + i, sums_of_each<T>(lanes));
+        if constexpr (N::dual) {
+            for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.b + (i + l) * L);
+            store<T>(row.b + i, sums_of_each<T>(lanes));
+        }
+    }
+}
+
+// Derivatives with respect to the triples' scalars, then from there to each neighbor's.
+template <class N>
+void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& shell, Range range, Scratch<N>& s,
+                      Array<N> gradient) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
+    const AevSpec& spec = tables.spec;
+    const long triples = fill_triples(shell, range, s);
+    for (long t = 0; t < triples; t += L) {
+        angular_factors<true>(tables, s.cosine.get(t), s);
+        const N mean = s.mean.get(t), both = s.both.get(t);
+        N to_cosine = N::of(0), to_mean = N::of(0), to_both = N::of(0);
+        long at = 0;
+        for (int e = 0; e < spec.num_EtaA; e++)
+            for (int q = 0; q < spec.num_Zeta; q++)
+                for (int a = 0; a < spec.num_ShfA; a++) {
+                    const N offset = mean + -tables.ShfA[a];
+                    const N factor = nexp(offset * offset * -tables.EtaA[e]);
+                    N value = N::of(0), slope = N::of(0);
+                    for (int z = 0; z < spec.num_ShfZ; z++, at++) {
+                        const long angle = (long)(q * spec.num_ShfZ + z) * L;
+                        const N g = gradient.get_splat(at);
+                        value = value + g * s.angles.get(angle);
+                        slope = slope + g * s.d_angles.get(angle);
+                    }
+                    value = value * factor;
+                    to_both = to_both + value;
+                    to_mean = to_mean + value * offset * (-2 * tables.EtaA[e]);
+                    to_cosine = to_cosine + slope * factor;
+                }
+        s.d_cosine.put(t, to_cosine * both);
+        s.d_mean.put(t, to_mean * both);
+        s.d_both.put(t, to_both);
+    }
+    long t = 0;
+    for (int j = range.j0; j < range.j1; j++) {
+        const int k0 = range.first_k(j);
+        const N x = shell.ux.get_splat(j), y = shell.uy.get_splat(j), z = shell.uz.get_splat(j);
+        const N f = shell.f.get_splat(j);
+        const long at = 5L * j * L;
+        N row[5];
+        for (int q = 0; q < 5; q++) row[q] = s.rows.get(at + q * L);
+        for (int k = k0; k < range.k1; k += L) {
+            const N zero = N::of(0);
+            const N dc = nfirst(range.k1 - k, s.d_cosine.get(t + k - k0), zero);
+            const N dm = nfirst(range.k1 - k, s.d_mean.get(t + k - k0), zero);
+            const N db = nfirst(range.k1 - k, s.d_both.get(t + k - k0), zero);
+            N kx, ky, kz;
+            shell.unit(k, kx, ky, kz);
+            row[0] = row[0] + dc * kx;
+            row[1] = row[1] + dc * ky;
+            row[2] = row[2] + dc * kz;
+            row[3] = row[3] + dm;
+            row[4] = row[4] + nfirst(range.k1 - k, db * shell.f.get(k), zero);
+            const Array<N> c = s.columns + k;
+            c.put(0, c.get(0) + dc * x);
+            c.put(s.stride, c.get(s.stride) + dc * y);
+            c.put(2 * s.stride, c.get(2 * s.stride) + dc * z);
+            c.put(3 * s.stride, c.get(3 * s.stride) + dm);
+            c.put(4 * s.stride, c.get(4 * s.stride) + db * f);
+        }
+        for (int q = 0; q < 5; q++) s.rows.put(at + q * L, row[q]);
+        t += range.k1 - k0;
+    }
+}
+
+template <class T>
+INLINE Vec<T> sum_rows(const T* rows, int q) {
+    Vec<T> lanes[LANES<T>];
+    for (int l = 0; l < LANES<T>; l++) lanes[l] = load<T>(rows + (5L * l + q) * LANES<T>);
+    return sums_of_each<T>(lanes);
+}
+template <class T>
+INLINE Real<T> sum_rows(Array<Real<T>> rows, int q) { return {sum_rows<T>(rows.a, q)}; }
+template <class T>
+INLINE Dual<T> sum_rows(Array<Dual<T>> rows, int q) { return {sum_rows<T>(rows.a, q), sum_rows<T>(rows.b, q)}; }
+
+template <class N>
+Range triples_of(const Environment<N>& env, int e1, int e2) {
+    const int* start = env.angular.start;
+    return {start[e1], start[e1 + 1], start[e2], start[e2 + 1], e1 == e2};
+}
+
+// Features of one atom into a row of columns.total values.
+template <class N>
+void aev_forward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
+                 Scratch<N>& scratch, Array<N> row) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
+    const int num_species = tables.spec.num_species;
+    for (int e = 0; e < num_species; e++) {
+        if (columns.radial[e] < 0) continue;
+        for (int v = 0; v < tables.padded_radial; v += L) {
+            N eta = N::of(0), shift = eta;
+            eta.a = load<T>(&tables.EtaR[v]);
+            shift.a = load<T>(&tables.ShfR[v]);
+            N sum = N::of(0);
+            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+                const N offset = env.radial.r.get_splat(j) - shift;
+                sum = sum + nexp(offset * offset * eta * (T)-1) * env.radial.f.get_splat(j);
+            }
+            row.put(columns.radial[e] + v, sum * (T)0.25);
+        }
+    }
+    scratch.reserve(tables, env.angular.start[num_species]);
+    for (int e1 = 0; e1 < num_species; e1++)
+        for (int e2 = e1; e2 < num_species; e2++) {
+            const int column = columns.angular[e1 * num_species + e2];
+            if (column < 0) continue;
+            const Range range = triples_of(env, e1, e2);
+            if (range.j1 > range.j0 && range.k1 > range.k0)
+                angular_forward(tables, env.angular, range, scratch, row + column);
+            else
+                for (int i = 0; i < tables.padded_angular; i += L) row.put(column + i, N::of(0));
+        }
+}
+
+// dE/dvector of every radial neighbor into gx, gy, gz, given dE/dfeatures.
+template <class N>
+void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
+                  Scratch<N>& scratch, Array<N> gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
+    const int num_species = tables.spec.num_species;
+    for (int e = 0; e < num_species; e++) {
+        if (columns.radial[e] < 0) continue;
+        const Array<N> g = gradient + columns.radial[e];
+        for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j += L) {
+            const N r = env.radial.r.get(j);
+            N value = N::of(0), slope = N::of(0);
+            for (int m = 0; m < tables.num_radial; m++) {
+                const N offset = r + -tables.ShfR[m];
+                const N term = nexp(offset * offset * -tables.EtaR[m]) * g.get_splat(m);
+                value = value + term;
+                slope = slope + term * offset * tables.EtaR[m];
+            }
+            const N d = env.radial.df.get(j) * value * (T)0.25 - env.radial.f.get(j) * slope * (T)0.5;
+            N x, y, z;
+            env.radial.unit(j, x, y, z);
+            gx.put(j, d * x);
+            gy.put(j, d * y);
+            gz.put(j, d * z);
+        }
+    }
+    const long neighbors = env.angular.start[num_species];
+    if (neighbors < 2) return;
+    scratch.reserve(tables, neighbors);
+    for (long i = 0; i < 5 * padded<T>(neighbors); i++) scratch.rows.put(i * L, N::of(0));
+    for (long i = 0; i < 5 * scratch.stride; i += L) scratch.columns.put(i, N::of(0));
+    for (int e1 = 0; e1 < num_species; e1++)
+        for (int e2 = e1; e2 < num_species; e2++) {
+            const Range range = triples_of(env, e1, e2);
+            if (range.j1 > range.j0 && range.k1 > range.k0)
+                angular_backward(tables, env.angular, range, scratch,
+                                 gradient + columns.angular[e1 * num_species + e2]);
+        }
+    for (long a = 0; a < neighbors; a += L) {
+        N g[5];
+        for (int q = 0; q < 5; q++)
+            g[q] = scratch.columns.get(q * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, q);
+        N x, y, z;
+        env.angular.unit(a, x, y, z);
+        const N along = g[0] * x + g[1] * y + g[2] * z;
+        const N inverse = N::of(1) / env.angular.r.get(a);
+        const N d = g[3] * (T)0.5 + g[4] * env.angular.df.get(a) - along * inverse;
+        const Array<N> c = scratch.columns + a;
+        c.put(0, g[0] * inverse + d * x);
+        c.put(scratch.stride, g[1] * inverse + d * y);
+        c.put(2 * scratch.stride, g[2] * inverse + d * z);
+    }
+    for (long a = 0; a < neighbors; a++) {
+        const long to = env.radial_of[a];
+        const Array<N> c = scratch.columns + a;
+        gx.add_one(to, c, 0);
+        gy.add_one(to, c, scratch.stride);
+        gz.add_one(to, c, 2 * scratch.stride);
+    }
+}
+
+}  // namespace ANIPOT_ISA

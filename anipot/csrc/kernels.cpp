@@ -1,0 +1,118 @@
+// The kernels of one instruction set. Compiled once for each, with -DANIPOT_ISA=name -DANIPOT_BYTES=width of a vector.
+#include "kernels.h"
+
+#include "list_impl.h"
+#include "operation.h"
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+namespace ANIPOT_ISA {
+
+// Denormal numbers are taken as zero within a call, and only there: products of tails of Gaussians would crawl otherwise.
+class FlushDenormals {
+   public:
+    FlushDenormals() : before(read()) { write(before | FLUSH); }
+    ~FlushDenormals() { write(before); }
+
+   private:
+#if defined(__SSE2__)
+    static constexpr unsigned FLUSH = 0x8040;
+    typedef unsigned Mode;
+    static Mode read() { return _mm_getcsr(); }
+    static void write(Mode mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+    static constexpr unsigned long FLUSH = 1ul << 24;
+    typedef unsigned long Mode;
+    static Mode read() {
+        Mode mode;
+        asm volatile("mrs %0, fpcr" : "=r"(mode));
+        return mode;
+    }
+    static void write(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+    static constexpr unsigned FLUSH = 0;
+    typedef unsigned Mode;
+    static Mode read() { return 0; }
+    static void write(Mode) {}
+#endif
+    Mode before;
+};
+
+static void* new_engine(int wide) { return wide ? (EngineBase*)new Engine<double> : (EngineBase*)new Engine<float>; }
+static void delete_engine(void* engine) { delete (EngineBase*)engine; }
+static int64_t searches(void* engine) { return ((EngineBase*)engine)->list.searches; }
+
+static int evaluate(void* engine, const AevSpec* aev, const HeadSpec* head, const SystemSpec* system,
+                    const ResultSpec* result) {
+    FlushDenormals mode;
+    return ((EngineBase*)engine)->evaluate(*aev, *head, *system, *result);
+}
+
+template <class T>
+static void apply(int what, const AevSpec* aev, const PairsSpec* pairs, const T* gradient, const T* tangent, T* out) {
+    AevOperation<T> operation(*aev, *pairs);
+    switch (what) {
+        case FORWARD: return operation.forward(out);
+        case BACKWARD: return operation.backward(gradient, out);
+        case FORWARD_TANGENT: return operation.forward_tangent(tangent, out);
+        case BACKWARD_TANGENT: return operation.backward_tangent(tangent, gradient, out);
+    }
+}
+static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, const void* gradient, const void* tangent,
+                          void* out) {
+    FlushDenormals mode;
+    if (pairs->wide) apply<double>(what, aev, pairs, (const double*)gradient, (const double*)tangent, (double*)out);
+    else apply<float>(what, aev, pairs, (const float*)gradient, (const float*)tangent, (float*)out);
+}
+
+static int64_t find_pairs(void* list_, const SystemSpec* system, int num_species, double cutoff, int threads) {
+    List& list = *(List*)list_;
+    const int code = list.update(*system, num_species, cutoff, 0, threads);
+    return code == OK ? list.start[list.num_real] : -code;
+}
+
+struct Found {
+    int64_t neighbor, shift[3];
+};
+static int by_neighbor_and_shift(const void* a, const void* b) {
+    const int64_t *x = (const int64_t*)a, *y = (const int64_t*)b;
+    for (int q = 0; q < 4; q++)
+        if (x[q] != y[q]) return x[q] < y[q] ? -1 : 1;
+    return 0;
+}
+static void copy_pairs(void* list_, const PairsResult* result, int threads) {
+    List& list = *(List*)list_;
+    parallel_ranges(threads, list.num_real, 64, [&](long i0, long i1, int) {
+        Buffer<Found> row;
+        for (long i = i0; i < i1; i++) {
+            const long p0 = list.start[i], n = list.start[i + 1] - p0;
+            row.resize(n + 1);
+            for (long p = 0; p < n; p++) {
+                const long k = list.candidate[p0 + p], j = list.source[k];
+                row[p].neighbor = list.slot[j];
+                for (int a = 0; a < 3; a++) row[p].shift[a] = list.shift[3 * k + a] - list.wrap[3 * i + a];
+            }
+            qsort(row.data, n, sizeof(Found), by_neighbor_and_shift);
+            for (long p = 0; p < n; p++) {
+                result->center[p0 + p] = list.slot[i];
+                result->neighbor[p0 + p] = row[p].neighbor;
+                for (int a = 0; a < 3 && result->shift; a++) result->shift[3 * (p0 + p) + a] = row[p].shift[a];
+            }
+        }
+    });
+}
+static void* new_list() { return new List; }
+static void delete_list(void* list) { delete (List*)list; }
+
+}  // namespace ANIPOT_ISA
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+extern const Kernels JOIN(kernels_, ANIPOT_ISA);
+const Kernels JOIN(kernels_, ANIPOT_ISA) = {
+    ANIPOT_ISA::new_engine,    ANIPOT_ISA::delete_engine, ANIPOT_ISA::searches, ANIPOT_ISA::evaluate,
+    ANIPOT_ISA::aev_operation, ANIPOT_ISA::new_list,      ANIPOT_ISA::delete_list, ANIPOT_ISA::find_pairs,
+    ANIPOT_ISA::copy_pairs,
+};

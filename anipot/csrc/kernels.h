@@ -1,0 +1,18 @@
+// What one instruction set offers: a table of functions.
+#pragma once
+
+#include "spec.h"
+
+enum { FORWARD = 0, BACKWARD = 1, FORWARD_TANGENT = 2, BACKWARD_TANGENT = 3 };
+
+struct Kernels {
+    void* (*new_engine)(int wide);
+    void (*delete_engine)(void* engine);
+    int64_t (*searches)(void* engine);
+    int (*evaluate)(void* engine, const AevSpec*, const HeadSpec*, const SystemSpec*, const ResultSpec*);
+    void (*aev_operation)(int what, const AevSpec*, const PairsSpec*, const void* gradient, const void* tangent, void* out);
+    void* (*new_list)();
+    void (*delete_list)(void* list);
+    int64_t (*find_pairs)(void* list, const SystemSpec*, int num_species, double cutoff, int threads);
+    void (*copy_pairs)(void* list, const PairsResult*, int threads);
+};

@@ -1,0 +1,186 @@
+// The AEV as a differentiable operation on given vectors: features, their gradient, and the derivative of the gradient.
+#pragma once
+
+#include "engine.h"
+
+namespace ANIPOT_ISA {
+
+template <class T>
+class AevOperation {
+   public:
+    AevOperation(const AevSpec& aev, const PairsSpec& pairs_) : tables(aev), pairs(pairs_) {
+        const int E = aev.num_species;
+        columns.radial.resize(E);
+        columns.angular.resize(E * E);
+        int at = 0, out = 0;
+        auto add = [&](int length, int room) {
+            blocks.grow(num_blocks + 1, num_blocks);
+            blocks[num_blocks++] = {at, out, length};
+            out += length;
+            at += room;
+            return at - room;
+        };
+        for (int e = 0; e < E; e++) columns.radial[e] = add(tables.num_radial, tables.padded_radial);
+        for (int e = 0; e < E; e++)
+            for (int f = e; f < E; f++) columns.angular[e * E + f] = add(tables.num_angular, tables.padded_angular);
+        columns.total = at;
+        length = out;
+        begin.resize(pairs.num_atoms + 1);
+        long p = 0;
+        for (long i = 0; i <= pairs.num_atoms; i++) {
+            while (p < pairs.num_pairs && pairs.center[p] < i) p++;
+            begin[i] = p;
+        }
+        count = larger(1, pairs.threads);
+        threads = new Thread[count];
+    }
+    ~AevOperation() { delete[] threads; }
+
+    // features (N, F)
+    void forward(T* features) { forward<Real<T>>(nullptr, features, nullptr); }
+    // Derivative of the features along `tangent` (P, 3).
+    void forward_tangent(const T* tangent, T* features_tangent) { forward<Dual<T>>(tangent, nullptr, features_tangent); }
+    // dE/dvectors (P, 3) from dE/dfeatures (N, F).
+    void backward(const T* gradient, T* out) { backward<Real<T>>(nullptr, gradient, nullptr, out, nullptr); }
+    // The derivative of the same along `tangent`, with the gradient held fixed.
+    void backward_tangent(const T* tangent, const T* gradient, T* out) {
+        backward<Dual<T>>(tangent, gradient, nullptr, nullptr, out);
+    }
+
+   private:
+    struct Thread {
+        Buffer<T> values;
+        Buffer<int> indices;
+        Scratch<Real<T>> real;
+        Scratch<Dual<T>> dual;
+        Scratch<Real<T>>& scratch(Real<T>*) { return real; }
+        Scratch<Dual<T>>& scratch(Dual<T>*) { return dual; }
+    };
+    AevTables<T> tables;
+    const PairsSpec& pairs;
+    Columns columns;
+    Buffer<Segment> blocks;  // of a row: place in the padded row, place in the features, length
+    int num_blocks = 0;
+    long length = 0;
+    Buffer<long> begin;
+    Thread* threads = nullptr;
+    int count = 1;
+
+    static Array<Real<T>> array(T* values, T*, Real<T>*) { return {values}; }
+    static Array<Dual<T>> array(T* values, T* tangents, Dual<T>*) { return {values, tangents}; }
+
+    struct Local {
+        T* pointer;
+        long used = 0;
+        T* take(long n) {
+            T* p = pointer + used;
+            used += n;
+            return p;
+        }
+    };
+
+    // The environment of atom i in the thread's memory; pair_of: which pair each radial neighbor is, -1 for padding.
+    template <class N>
+    Environment<N> environment(Thread& thread, long i, const T* tangent, Array<N>& row, Array<N>* g, int*& pair_of) {
+        const int E = tables.spec.num_species;
+        const long p0 = begin[i], n = begin[i + 1] - p0, room = padded<T>(n) + (E + 1) * LANES<T>;
+        Local local{thread.values.resize(2 * (15 * room + columns.total))};
+        auto next = [&](long m) {
+            T* a = local.take(m);
+            return array(a, N::dual ? local.take(m) : nullptr, (N*)nullptr);
+        };
+        int* s = thread.indices.resize(3 * E + 2 + 2 * room);
+        Array<N> a[12];
+        for (int q = 0; q < 12; q++) a[q] = next(room);
+        for (int c = 0; c < 3; c++) g[c] = next(room);
+        row = next(columns.total);
+        Environment<N> env = {{a[0], a[1], a[2], a[3], a[4], a[5], s},
+                              s + E + 1,
+                              {a[6], a[7], a[8], a[9], a[10], a[11], s + 2 * E + 1},
+                              s + 3 * E + 2};
+        pair_of = s + 3 * E + 2 + room;
+        const T* vectors = (const T*)pairs.vectors;
+        int from = 0;
+        for (int e = 0; e < E; e++) {
+            env.radial.start[e] = from;
+            int k = from;
+            for (long p = p0; p < p0 + n; p++) {
+                if (pairs.neighbor_species[p] != e) continue;
+                const T *v = vectors + 3 * p, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+                if (!(square < (T)(tables.spec.Rcr * tables.spec.Rcr))) continue;
+                const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
+                for (int c = 0; c < 3; c++) {
+                    to[c].a[k] = v[c];
+                    if constexpr (N::dual) to[c].b[k] = tangent[3 * p + c];
+                }
+                pair_of[k++] = (int)(p - p0);
+            }
+            env.count[e] = k - from;
+            finish_radial(tables.spec, env.radial, from, k - from);
+            from += (int)padded<T>(k - from);
+        }
+        env.radial.start[E] = from;
+        select_angular(tables.spec, env);
+        return env;
+    }
+
+    template <class F>
+    void each_atom(F body) {
+        parallel_ranges(count, pairs.num_atoms, 8, [&](long i0, long i1, int t) {
+            for (long i = i0; i < i1; i++) body(i, threads[t]);
+        });
+    }
+
+    template <class N>
+    void forward(const T* tangent, T* features, T* features_tangent) {
+        each_atom([&](long i, Thread& thread) {
+            if (begin[i] == begin[i + 1]) {
+                memset((void*)((features ? features : features_tangent) + i * length), 0, sizeof(T) * length);
+                return;
+            }
+            Array<N> row, g[3];
+            int* pair_of;
+            const Environment<N> env = environment<N>(thread, i, tangent, row, g, pair_of);
+            aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
+            for (int q = 0; q < num_blocks; q++) {
+                const Segment& s = blocks[q];
+                if (features) memcpy(features + i * length + s.weight, row.a + s.feature, sizeof(T) * s.length);
+                if constexpr (N::dual)
+                    memcpy(features_tangent + i * length + s.weight, row.b + s.feature, sizeof(T) * s.length);
+            }
+        });
+    }
+
+    template <class N>
+    void backward(const T* tangent, const T* gradient, const T* gradient_tangent, T* out, T* out_tangent) {
+        T* any = out ? out : out_tangent;
+        memset((void*)any, 0, sizeof(T) * 3 * pairs.num_pairs);
+        each_atom([&](long i, Thread& thread) {
+            const long p0 = begin[i];
+            if (p0 == begin[i + 1]) return;
+            Array<N> row, g[3];
+            int* pair_of;
+            const Environment<N> env = environment<N>(thread, i, tangent, row, g, pair_of);
+            for (int q = 0; q < num_blocks; q++) {
+                const Segment& s = blocks[q];
+                memcpy(row.a + s.feature, gradient + i * length + s.weight, sizeof(T) * s.length);
+                if constexpr (N::dual) {
+                    if (gradient_tangent)
+                        memcpy(row.b + s.feature, gradient_tangent + i * length + s.weight, sizeof(T) * s.length);
+                    else
+                        memset((void*)(row.b + s.feature), 0, sizeof(T) * s.length);
+                }
+            }
+            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
+            for (int e = 0; e < tables.spec.num_species; e++)
+                for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)
+                    for (int c = 0; c < 3; c++) {
+                        const long to = 3 * (p0 + pair_of[j]) + c;
+                        if (out) out[to] = g[c].a[j];
+                        if constexpr (N::dual) out_tangent[to] = g[c].b[j];
+                    }
+        });
+    }
+};
+
+}  // namespace ANIPOT_ISA

@@ -1,0 +1,212 @@
+// Vectors of one instruction set, and the elementary functions on them, in GCC's portable vector extensions.
+//
+// The kernels live in a namespace named after the instruction set that they are compiled for (ANIPOT_ISA), so that
+// nothing compiled for AVX-512 can be linked into the baseline. For the same reason no templates of the standard library
+// appear in them.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace ANIPOT_ISA {
+
+// One vector of T (V), the same at any address (U), and integers of the same width (I).
+template <class T>
+struct Simd;
+template <>
+struct Simd<float> {
+    typedef float V __attribute__((vector_size(ANIPOT_BYTES)));
+    typedef float U __attribute__((vector_size(ANIPOT_BYTES), aligned(4), may_alias));
+    typedef int32_t I __attribute__((vector_size(ANIPOT_BYTES)));
+    typedef int32_t Lane;
+};
+template <>
+struct Simd<double> {
+    typedef double V __attribute__((vector_size(ANIPOT_BYTES)));
+    typedef double U __attribute__((vector_size(ANIPOT_BYTES), aligned(8), may_alias));
+    typedef int64_t I __attribute__((vector_size(ANIPOT_BYTES)));
+    typedef int64_t Lane;
+};
+template <class T>
+using Vec = typename Simd<T>::V;
+template <class T>
+using Int = typename Simd<T>::I;
+template <class T>
+constexpr int LANES = ANIPOT_BYTES / (int)sizeof(T);
+
+template <class N>
+constexpr N smaller(N a, N b) { return a < b ? a : b; }
+template <class N>
+constexpr N larger(N a, N b) { return a > b ? a : b; }
+template <class T>
+constexpr long padded(long n) { return (n + LANES<T> - 1) / LANES<T> * LANES<T>; }
+
+template <class T>
+INLINE Vec<T> load(const T* p) { return *(const typename Simd<T>::U*)p; }
+template <class T>
+INLINE void store(T* p, Vec<T> v) { *(typename Simd<T>::U*)p = v; }
+template <class T>
+INLINE Vec<T> splat(T s) {
+    Vec<T> v;
+    for (int i = 0; i < LANES<T>; i++) v[i] = s;
+    return v;
+}
+template <class T>
+INLINE Int<T> lane_numbers() {
+    Int<T> v;
+    for (int i = 0; i < LANES<T>; i++) v[i] = i;
+    return v;
+}
+template <class T>
+INLINE Int<T> splat_int(typename Simd<T>::Lane s) {
+    Int<T> v;
+    for (int i = 0; i < LANES<T>; i++) v[i] = s;
+    return v;
+}
+// a where the lane number is below count, else b.
+template <class T>
+INLINE Vec<T> choose_first(long count, Vec<T> a, Vec<T> b) {
+    return lane_numbers<T>() < splat_int<T>((typename Simd<T>::Lane)smaller<long>(count, LANES<T>)) ? a : b;
+}
+template <class T>
+INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
+template <class T>
+INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
+template <class T>
+INLINE T sum_lanes(Vec<T> v) {
+    T s = 0;
+    for (int i = 0; i < LANES<T>; i++) s += v[i];
+    return s;
+}
+
+// Sum of the lanes of each of LANES vectors, vector l in lane l: a tree of log2(LANES) steps that halve the vectors.
+template <class T, int H>
+INLINE Vec<T> fold(Vec<T> a, Vec<T> b) {
+    const Int<T> lane = lane_numbers<T>();
+    const Int<T> upper = (lane & H) != 0 ? splat_int<T>(-1) : splat_int<T>(0);
+    Vec<T> straight = upper ? b : a;  // lanes l with bit H of b, others of a
+#if defined(__clang__)
+    Vec<T> crossed;
+    for (int i = 0; i < LANES<T>; i++) crossed[i] = i & H ? b[i ^ H] : a[i ^ H];
+#else
+    Vec<T> crossed = __builtin_shuffle(a, b, (lane ^ H) + (upper & LANES<T>));
+#endif
+    return straight + crossed;
+}
+template <class T, int H>
+struct Fold {
+    static INLINE Vec<T> run(const Vec<T>* v) { return fold<T, H>(Fold<T, H / 2>::run(v), Fold<T, H / 2>::run(v + H)); }
+};
+template <class T>
+struct Fold<T, 0> {
+    static INLINE Vec<T> run(const Vec<T>* v) { return *v; }
+};
+template <class T>
+INLINE Vec<T> sums_of_each(const Vec<T>* v) { return Fold<T, LANES<T> / 2>::run(v); }
+
+// ---- elementary functions -------------------------------------------------------------------------------------------
+
+INLINE float exp_limit(float) { return 87.0f; }
+INLINE double exp_limit(double) { return 707.0; }
+
+// exp(x) = 2^n exp(r), |r| <= ln(2)/2, by its Taylor series; arguments beyond what T can hold are clamped.
+INLINE Vec<float> vexp(Vec<float> x) {
+    const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    x = vmin<float>(vmax<float>(x, splat<float>(-87.0f)), splat<float>(88.0f));
+    Vec<float> t = x * 1.44269504f + shifter;
+    Vec<float> n = t - shifter;
+    Vec<float> r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vec<float> p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (Vec<float>)((Int<float>)p + ((Int<float>)t << 23));
+}
+INLINE Vec<double> vexp(Vec<double> x) {
+    const double shifter = 6755399441055744.0;  // 1.5 * 2^52
+    x = vmin<double>(vmax<double>(x, splat<double>(-707.0)), splat<double>(709.0));
+    Vec<double> t = x * 1.4426950408889634074 + shifter;
+    Vec<double> n = t - shifter;
+    Vec<double> r = x - n * 6.93147180369123816490e-01;
+    r = r - n * 1.90821492927058770002e-10;
+    Vec<double> p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    return (Vec<double>)((Int<double>)p + ((Int<double>)t << 52));
+}
+
+// log(x), x > 0 and normal: x = 2^n m with m in [sqrt(1/2), sqrt(2)), log(m) = 2 artanh((m - 1) / (m + 1)).
+INLINE Vec<float> vlog(Vec<float> x) {
+    Int<float> bits = (Int<float>)x - 0x3F3504F3;
+    Vec<float> n = __builtin_convertvector(bits >> 23, Vec<float>);
+    Vec<float> m = (Vec<float>)((bits & 0x007FFFFF) + 0x3F3504F3);
+    Vec<float> f = (m - 1.0f) / (m + 1.0f), s = f * f;
+    Vec<float> p = s * (1.0f / 11) + 1.0f / 9;
+    p = p * s + 1.0f / 7;
+    p = p * s + 1.0f / 5;
+    p = p * s + 1.0f / 3;
+    return n * 0.693147181f + (f * 2.0f + f * 2.0f * s * p);
+}
+INLINE Vec<double> vlog(Vec<double> x) {
+    Int<double> bits = (Int<double>)x - 0x3FE6A09E667F3BCDL;
+    Int<double> exponent = bits >> 52;
+    Vec<double> n = __builtin_convertvector(exponent, Vec<double>);
+    Vec<double> m = (Vec<double>)((bits & 0x000FFFFFFFFFFFFFL) + 0x3FE6A09E667F3BCDL);
+    Vec<double> f = (m - 1.0) / (m + 1.0), s = f * f;
+    Vec<double> p = s * (1.0 / 21) + 1.0 / 19;
+    p = p * s + 1.0 / 17;
+    p = p * s + 1.0 / 15;
+    p = p * s + 1.0 / 13;
+    p = p * s + 1.0 / 11;
+    p = p * s + 1.0 / 9;
+    p = p * s + 1.0 / 7;
+    p = p * s + 1.0 / 5;
+    p = p * s + 1.0 / 3;
+    return n * 0.69314718055994530942 + (f * 2.0 + f * 2.0 * s * p);
+}
+
+// sin(a) and cos(a), |a| <= pi/2, by their Taylor series.
+template <class T>
+INLINE void vsincos(Vec<T> a, Vec<T>& sine, Vec<T>& cosine) {
+    constexpr int TERMS = sizeof(T) == 4 ? 7 : 12;
+    Vec<T> x = a * a, s = splat<T>(0), c = splat<T>(0);
+    for (int k = TERMS - 1; k > 0; k--) {
+        s = (s + 1) * x * (T)(-1.0 / ((2 * k) * (2 * k + 1)));
+        c = (c + 1) * x * (T)(-1.0 / ((2 * k - 1) * (2 * k)));
+    }
+    sine = a * (s + 1);
+    cosine = c + 1;
+}
+
+template <class T>
+INLINE Vec<T> vsqrt(Vec<T> x) {
+    Vec<T> y;
+    for (int i = 0; i < LANES<T>; i++) y[i] = __builtin_sqrt(x[i]);
+    return y;
+}
+template <>
+INLINE Vec<float> vsqrt<float>(Vec<float> x) {
+    Vec<float> y;
+    for (int i = 0; i < LANES<float>; i++) y[i] = __builtin_sqrtf(x[i]);
+    return y;
+}
+
+}  // namespace ANIPOT_ISA

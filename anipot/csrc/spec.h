@@ -1,0 +1,70 @@
+// Plain data that crosses the C interface: what the Python side (kernels.py) fills in, field by field in this order.
+#pragma once
+
+#include <cstdint>
+
+enum { COSINE_CUTOFF = 0, SMOOTH_CUTOFF = 1 };
+enum { NO_ACTIVATION = 0, CELU = 1, TANH = 2, SILU = 3, SHIFTED_SOFTPLUS = 4, GAUSSIAN = 5, GELU = 6, GELU_TANH = 7 };
+enum { OK = 0, BAD_INPUT = 1, NO_MEMORY = 2 };
+
+// Constants of an AEV (representation/aev.py), float64.
+struct AevSpec {
+    double Rcr, Rca, cutoff_eps;
+    int32_t num_species, cutoff_kind, cutoff_order;
+    int32_t num_EtaR, num_ShfR, num_EtaA, num_Zeta, num_ShfA, num_ShfZ;
+    const double *EtaR, *ShfR, *EtaA, *Zeta, *ShfA, *ShfZ;
+};
+
+// One dense layer: weight (n_out, n_in), rows one after the other, and bias (n_out) or null.
+struct LayerSpec {
+    const void *weight, *bias;
+    double parameter;  // alpha of CELU
+    int32_t n_in, n_out, activation;
+};
+
+// The networks of an ensemble: layers of member m and element e from first_layer[m * E + e] to the next entry.
+struct HeadSpec {
+    int32_t members, wide;  // wide: weights are float64, else float32
+    const int32_t* first_layer;
+    const LayerSpec* layers;
+    const double* self_energies;  // (E [+ 1])
+    int32_t intercept;
+};
+
+// A padded batch (B, A). Strides count elements from one molecule to the next, 0 where one value serves all.
+struct SystemSpec {
+    int64_t num_molecules, num_atoms;
+    const int64_t* species;    // (B, A); ghosts are negative
+    const int64_t* index_of;   // element index of species 0 ... num_index - 1, negative if unknown; null: species are indices
+    int64_t num_index;
+    const void* coordinates;   // (B, A, 3)
+    const void* cell;          // (3, 3) for each molecule, or null
+    const uint8_t* pbc;        // (3) for each molecule, or null
+    int64_t cell_stride, pbc_stride;
+    int32_t wide_coordinates;  // float64, else float32; the cell alike
+};
+
+// Where results go; null where they are not asked for. All of coordinates' type but energies, which are float64.
+struct ResultSpec {
+    double* energies;          // (B), or (M, B) with members
+    double* atomic_energies;   // (B, A), or (M, B, A) with members
+    void* forces;              // (B, A, 3), or (M, B, A, 3)
+    void* stress;              // (B, 3, 3), or (M, B, 3, 3): dE/dstrain / volume
+    int32_t members;           // every member by itself, not the mean
+    int32_t threads;
+    double skin;               // Angstrom; of the list, if there is one
+};
+
+// Neighborhoods given from outside: P pairs with ascending centers 0 ... num_atoms - 1.
+struct PairsSpec {
+    int64_t num_pairs, num_atoms;
+    const int64_t *center, *neighbor_species;
+    const void* vectors;  // (P, 3)
+    int32_t wide;         // everything of the operation is float64, else float32
+    int32_t threads;
+};
+
+// A list as the Python side wants it: sorted by center, neighbor and shift.
+struct PairsResult {
+    int64_t *center, *neighbor, *shift;  // (P), (P), (P, 3) or null
+};

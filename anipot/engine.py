@@ -1,0 +1,382 @@
+"""The whole potential as one native call: search, AEVs, networks of all members, and their gradient.
+
+An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks on the CPU. It reads the weights where torch
+keeps them at every call, so that nothing packed can become stale; what it remembers between calls (addresses, sizes,
+activations) is compared with the model at every call and thrown away when anything differs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import threading
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
+from anipot.kernels import library
+from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec
+from anipot.kernels.specs import AEV_CONSTANTS, address, fill_aev, fill_system
+from anipot.potential import Potential
+from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
+
+#: Numbers that csrc/spec.h gives them.
+CUTOFFS: dict[type, int] = {CosineCutoff: 0, SmoothCutoff: 1}
+ACTIVATIONS: dict[type, int] = {
+    CELU: 1,
+    nn.CELU: 1,
+    nn.Tanh: 2,
+    nn.SiLU: 3,
+    ShiftedSoftplus: 4,
+    Gaussian: 5,
+    nn.GELU: 6,
+}
+_GELU_TANH = 7
+_MAX_LAYERS = 32
+
+_same_addresses: Callable[..., bool] | None = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)
+
+
+class Values(NamedTuple):
+    """What a call returns: the mean over members, or with ``members`` every value with a leading axis M."""
+
+    energies: Tensor
+    atomic_energies: Tensor | None
+    forces: Tensor | None
+    stress: Tensor | None
+
+
+class NotCovered(Exception):
+    """The engine does not know some part of a model; the message says which."""
+
+
+class Engine:
+    """Native evaluation of one potential; not shared between threads at the same time (others wait for nothing: they
+    take the torch path).
+
+    Parameters
+    ----------
+    potential
+        Any potential; ``evaluate`` returns None for those that the kernels do not cover.
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        self._potential = potential
+        self._plan: _Plan | None = None
+        self._reason = ""
+        self._lock = threading.Lock()
+
+    def covers(self) -> str:
+        """Return "" if the native path computes this potential as it is now, else why not."""
+        if library() is None:
+            from anipot.kernels import backends
+
+            return backends()[0].reason
+        self._update()
+        return self._reason
+
+    def evaluate(
+        self,
+        species: Tensor,
+        coordinates: Tensor,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        *,
+        forces: bool,
+        stress: bool,
+        atomic_energies: bool,
+        members: bool,
+        skin: float = 0.0,
+    ) -> Values | None:
+        """Return energies and gradients, or None where the torch path has to compute them, or say what is wrong.
+
+        Parameters
+        ----------
+        species
+            (B, A) as the potential takes them: atomic numbers or element indices.
+        coordinates, cell, pbc
+            As for ``single_point``.
+        skin
+            Å; above 0 the list of neighbors is kept for the next call.
+        """
+        native = library()
+        if native is None or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if not _plain(species, coordinates, cell, pbc) or (plan := self._update()) is None:
+                return None
+            return plan.run(native, species, coordinates, cell, pbc, (forces, stress, atomic_energies, members), skin)
+        finally:
+            self._lock.release()
+
+    @property
+    def searches(self) -> int:
+        """Number of neighbor searches so far."""
+        native = library()
+        return 0 if native is None or self._plan is None else int(native.anipot_searches(self._plan.handle))
+
+    def _update(self) -> _Plan | None:
+        if self._plan is not None and self._plan.still_valid():
+            return self._plan
+        old, self._plan = self._plan, None
+        try:
+            self._plan = _Plan(self._potential, old)
+            self._reason = ""
+        except NotCovered as reason:
+            self._reason = str(reason)
+        return self._plan
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        raise TypeError("an engine belongs to one potential; make another one")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an engine belongs to one process; make another one")
+
+
+def _plain(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> bool:
+    """Whether shapes and types are those that the kernels read; all else is for the checks of the torch path."""
+    if not (isinstance(species, Tensor) and isinstance(coordinates, Tensor)):
+        return False
+    shape = coordinates.shape
+    if species.dtype is not torch.int64 or len(shape) != 3 or shape[:2] != species.shape or shape[2] != 3:
+        return False
+    dtype = coordinates.dtype
+    if not (dtype is torch.float32 or dtype is torch.float64) or shape[0] == 0 or shape[1] == 0:
+        return False
+    if not (species.is_cpu and coordinates.is_cpu):
+        return False
+    if cell is None and pbc is None:
+        return True
+    if not (isinstance(cell, Tensor) and isinstance(pbc, Tensor) and cell.is_cpu and pbc.is_cpu):
+        return False
+    if cell.dtype is not dtype or pbc.dtype is not torch.bool:
+        return False
+    return cell.shape in ((3, 3), (shape[0], 3, 3)) and pbc.shape in ((3,), (shape[0], 3))
+
+
+class _Plan:
+    """Addresses and sizes of a potential's parts, and how to see at once that they are no longer right."""
+
+    def __init__(self, potential: Potential, old: _Plan | None) -> None:
+        aev, head, shifter = potential.representation, potential.head, potential.shifter
+        if type(aev) is not AEVComputer:
+            raise NotCovered(f"the representation is a {type(aev).__name__}, not an AEVComputer")
+        cutoff_kind = CUTOFFS.get(type(aev.cutoff_function))
+        if cutoff_kind is None:
+            raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")
+        members = list(head) if type(head) is Ensemble else [head]
+        self._watch = _Watch([potential, *aev.modules(), *head.modules(), shifter, potential.converter])
+        self.aev, self._kind, self.shifter, self.potential = aev, cutoff_kind, shifter, potential
+        self.num_members, self.num_species = len(members), len(potential.elements)
+        networks = [network for member in members for network in _networks(member, self.num_species)]
+        layers = [_layers(network, aev.num_features) for network in networks]
+        self.dtype = _common_dtype(layers)
+        self._specs = self._head_spec(layers)
+        if potential.device.type != "cpu":
+            raise NotCovered(f"the model is on {potential.device}")
+        wide = self.dtype is torch.float64
+        if old is not None and old.wide == wide:  # with the memory and the list of neighbors it has
+            self.handle, self._owner = old.handle, old._owner
+        else:
+            self._owner = _Handle(wide)
+            self.handle = self._owner.handle
+        self.wide = wide
+        self._aev_spec, self._system, self._result = AevSpec(), SystemSpec(), ResultSpec()
+        fill_aev(self._aev_spec, aev, cutoff_kind)
+        table = potential.converter.index_of
+        self._system.index_of = table.data_ptr() if potential.periodic_table_index else None
+        self._system.num_index = len(table) - 1
+        self._arguments = tuple(map(address, (self._aev_spec, self._head, self._system, self._result)))
+
+    def _head_spec(self, layers: list[list[_Layer]]) -> Any:
+        flat = [layer for network in layers for layer in network]
+        specs = (LayerSpec * len(flat))(
+            *(
+                LayerSpec(
+                    layer.weight.data_ptr(),
+                    None if layer.bias is None else layer.bias.data_ptr(),
+                    layer.parameter,
+                    layer.weight.shape[1],
+                    layer.weight.shape[0],
+                    layer.activation,
+                )
+                for layer in flat
+            )
+        )
+        ends = [0]
+        for network in layers:
+            ends.append(ends[-1] + len(network))
+        first = (ctypes.c_int32 * len(ends))(*ends)
+        self._head = HeadSpec(
+            self.num_members,
+            self.dtype is torch.float64,
+            first,
+            specs,
+            self.shifter.self_energies.data_ptr(),
+            self.shifter.fit_intercept,
+        )
+        return specs, first
+
+    def still_valid(self) -> bool:
+        aev, spec = self.aev, self._aev_spec
+        return (
+            self._watch.unchanged()
+            and aev.Rcr == spec.Rcr
+            and aev.Rca == spec.Rca
+            and getattr(aev.cutoff_function, "order", 2) == spec.cutoff_order
+            and getattr(aev.cutoff_function, "eps", 0.0) == spec.cutoff_eps
+            and (self._system.index_of is not None) == self.potential.periodic_table_index
+        )
+
+    def run(
+        self,
+        native: Any,
+        species: Tensor,
+        coordinates: Tensor,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        ask: tuple[bool, bool, bool, bool],
+        skin: float,
+    ) -> Values | None:
+        forces, stress, atomic_energies, members = ask
+        shape: tuple[int, ...] = tuple(species.shape)
+        lead = (self.num_members,) if members else ()
+        alive = fill_system(self._system, species, coordinates, cell, pbc)
+        empty, result, dtype = torch.empty, self._result, coordinates.dtype
+        energies = empty((*lead, shape[0]), dtype=torch.float64)
+        result.energies = energies.data_ptr()
+        atomic = force = stresses = None
+        result.atomic_energies = result.forces = result.stress = None
+        if atomic_energies:
+            atomic = empty((*lead, *shape), dtype=torch.float64)
+            result.atomic_energies = atomic.data_ptr()
+        if forces:
+            force = empty((*lead, *shape, 3), dtype=dtype)
+            result.forces = force.data_ptr()
+        if stress:
+            stresses = empty((*lead, shape[0], 3, 3), dtype=dtype)
+            result.stress = stresses.data_ptr()
+        result.members, result.threads, result.skin = members, torch.get_num_threads(), skin
+        code = native.anipot_evaluate(self.handle, *self._arguments)
+        del alive
+        return Values(energies, atomic, force, stresses) if code == 0 else None
+
+
+class _Handle:
+    """Owner of the native object."""
+
+    def __init__(self, wide: bool) -> None:
+        self._native = library()
+        self.handle = self._native.anipot_new_engine(wide)
+        if not self.handle:
+            raise MemoryError("no memory for a native engine")
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self._native.anipot_delete_engine(self.handle)
+
+
+class _Watch:
+    """Sees whether modules, parameters, buffers or hooks below some modules are others than they were.
+
+    Every call pays for this, hence the flat lists and the C functions over them.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = list(modules)
+        self._module_dicts = [m._modules for m in modules if m._modules]
+        self._tensor_dicts = [d for m in modules for d in (m._parameters, m._buffers) if d]
+        self._hook_dicts = [d for m in modules for d in (m._forward_hooks, m._forward_pre_hooks)]
+        self._modules = list(chain.from_iterable(map(dict.values, self._module_dicts)))
+        tensors = self._tensors()
+        self._addresses = [t.data_ptr() for t in tensors]
+        self._numbers = list(range(len(tensors)))
+        alphas = {id(m): m for m in modules if isinstance(m, CELU | nn.CELU)}
+        gelus = {id(m): m for m in modules if isinstance(m, nn.GELU)}
+        self._attributes = [(m, "alpha", m.alpha) for m in alphas.values()]
+        self._attributes += [(m, "approximate", m.approximate) for m in gelus.values()]
+        if any(self._hook_dicts):
+            raise NotCovered("a module of the model has a forward hook")
+
+    def _tensors(self) -> list[Tensor]:
+        return [t for t in chain.from_iterable(map(dict.values, self._tensor_dicts)) if t is not None]
+
+    def unchanged(self) -> bool:
+        modules = list(chain.from_iterable(map(dict.values, self._module_dicts)))
+        if len(modules) != len(self._modules) or not all(map(operator.is_, modules, self._modules)):
+            return False
+        tensors = self._tensors()
+        if len(tensors) != len(self._addresses) or any(self._hook_dicts):
+            return False
+        if _same_addresses is None:
+            if [t.data_ptr() for t in tensors] != self._addresses:
+                return False
+        elif not _same_addresses(tensors, self._addresses, self._numbers):
+            return False
+        return all(getattr(module, name) == value for module, name, value in self._attributes)
+
+
+class _Layer(NamedTuple):
+    weight: Tensor
+    bias: Tensor | None
+    activation: int
+    parameter: float
+
+
+def _networks(member: Any, num_species: int) -> list[nn.Module]:
+    if type(member) is not ANIModel:
+        raise NotCovered(f"the head is a {type(member).__name__}, not an ANIModel or an Ensemble of them")
+    if len(member) != num_species:
+        raise NotCovered(f"a member has networks of {len(member)} elements, the potential has {num_species}")
+    return list(member)
+
+
+def _layers(network: nn.Module, num_features: int) -> list[_Layer]:
+    """Return the dense layers of a network, each with the activation that follows it."""
+    if type(network) is AtomicNetwork:
+        linears = list(network.linears)
+        parts: list[nn.Module] = []
+        for linear in linears[:-1]:
+            parts += [linear, network.activation]
+        parts.append(linears[-1])
+    elif type(network) is nn.Sequential:
+        parts = list(network)
+    else:
+        raise NotCovered(f"a network is a {type(network).__name__}, not an AtomicNetwork or a Sequential")
+    layers: list[_Layer] = []
+    width = num_features
+    for i, part in enumerate(parts):
+        if type(part) is nn.Linear:
+            if part.in_features != width:
+                raise NotCovered(f"a layer takes {part.in_features} values and is given {width}")
+            width = part.out_features
+            layers.append(_Layer(part.weight, part.bias, 0, 0.0))
+            continue
+        if not layers or layers[-1].activation or i == len(parts) - 1:
+            raise NotCovered(f"a network does not alternate linear layers and activations at its part {i}")
+        kind = ACTIVATIONS.get(type(part))
+        if kind is None:
+            raise NotCovered(f"the activation {type(part).__name__} has no kernel")
+        if type(part) is nn.GELU and part.approximate == "tanh":
+            kind = _GELU_TANH
+        layers[-1] = layers[-1]._replace(activation=kind, parameter=float(getattr(part, "alpha", 0.0)))
+    if not 0 < len(layers) <= _MAX_LAYERS or width != 1:
+        raise NotCovered(f"a network has {len(layers)} layers and {width} outputs")
+    return layers
+
+
+def _common_dtype(networks: list[list[_Layer]]) -> torch.dtype:
+    tensors = [t for network in networks for layer in network for t in (layer.weight, layer.bias) if t is not None]
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise NotCovered(f"the weights are {', '.join(sorted(map(str, dtypes)))}")
+    if not all(t.is_contiguous() and t.is_cpu for t in tensors):
+        raise NotCovered("weights are not contiguous in the memory of the CPU")
+    return dtypes.pop()
+
+
+__all__ = ["AEV_CONSTANTS", "Engine", "Values"]

@@ -1,0 +1,224 @@
+"""The native library: finding it, its C structures, and which path the library takes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: Must match csrc/interface.cpp.
+INTERFACE = 1
+
+_HERE = Path(__file__).parent
+_reference_only = False
+
+
+class AevSpec(ctypes.Structure):
+    """Constants of an AEV; see csrc/spec.h for all of these structures."""
+
+    _fields_ = [  # noqa: RUF012
+        *[(name, c_double) for name in ("Rcr", "Rca", "cutoff_eps")],
+        *[(name, c_int32) for name in ("num_species", "cutoff_kind", "cutoff_order")],
+        *[(f"num_{name}", c_int32) for name in ("EtaR", "ShfR", "EtaA", "Zeta", "ShfA", "ShfZ")],
+        *[(name, c_void_p) for name in ("EtaR", "ShfR", "EtaA", "Zeta", "ShfA", "ShfZ")],
+    ]
+
+
+class LayerSpec(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("parameter", c_double),
+        ("n_in", c_int32),
+        ("n_out", c_int32),
+        ("activation", c_int32),
+    ]
+
+
+class HeadSpec(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("members", c_int32),
+        ("wide", c_int32),
+        ("first_layer", POINTER(c_int32)),
+        ("layers", POINTER(LayerSpec)),
+        ("self_energies", c_void_p),
+        ("intercept", c_int32),
+    ]
+
+
+class SystemSpec(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("num_molecules", c_int64),
+        ("num_atoms", c_int64),
+        ("species", c_void_p),
+        ("index_of", c_void_p),
+        ("num_index", c_int64),
+        ("coordinates", c_void_p),
+        ("cell", c_void_p),
+        ("pbc", c_void_p),
+        ("cell_stride", c_int64),
+        ("pbc_stride", c_int64),
+        ("wide_coordinates", c_int32),
+    ]
+
+
+class ResultSpec(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("energies", c_void_p),
+        ("atomic_energies", c_void_p),
+        ("forces", c_void_p),
+        ("stress", c_void_p),
+        ("members", c_int32),
+        ("threads", c_int32),
+        ("skin", c_double),
+    ]
+
+
+class PairsSpec(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("num_pairs", c_int64),
+        ("num_atoms", c_int64),
+        ("center", c_void_p),
+        ("neighbor_species", c_void_p),
+        ("vectors", c_void_p),
+        ("wide", c_int32),
+        ("threads", c_int32),
+    ]
+
+
+class PairsResult(ctypes.Structure):
+    _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]  # noqa: RUF012
+
+
+class Backend(NamedTuple):
+    """One way to compute, and whether and why it is used."""
+
+    name: str
+    available: bool
+    active: bool
+    reason: str
+
+
+class _Loaded(NamedTuple):
+    library: Any
+    reason: str
+
+
+@cache
+def _load() -> _Loaded:
+    path = Path(os.environ.get("ANIPOT_KERNELS", "") or _HERE / _file_name())
+    if not path.is_file():
+        note = _HERE / "_native.txt"
+        why = note.read_text().strip() if note.is_file() else "they were not built when anipot was installed"
+        return _Loaded(None, f"no native kernels: {why}")
+    try:
+        library = ctypes.CDLL(str(path))
+        found = library.anipot_interface()
+    except (OSError, AttributeError) as error:
+        return _Loaded(None, f"{path.name} cannot be loaded: {error}")
+    if found != INTERFACE:
+        return _Loaded(None, f"{path.name} is of another version (interface {found}, not {INTERFACE}); install again")
+    _declare(library)
+    wanted = os.environ.get("ANIPOT_ISA", "")
+    if wanted and not library.anipot_choose(wanted.encode()):
+        return _Loaded(None, f"ANIPOT_ISA={wanted} is not an instruction set of this machine")
+    return _Loaded(library, "")
+
+
+def _file_name() -> str:
+    return "_native.dylib" if sys.platform == "darwin" else "_native.so"
+
+
+def _declare(library: Any) -> None:
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "anipot_isa": (c_char_p, []),
+        "anipot_choose": (c_int, [c_char_p]),
+        "anipot_new_engine": (c_void_p, [c_int]),
+        "anipot_delete_engine": (None, [c_void_p]),
+        "anipot_searches": (c_int64, [c_void_p]),
+        "anipot_evaluate": (c_int, [c_void_p] * 5),
+        "anipot_aev": (c_int, [c_int] + [c_void_p] * 5),
+        "anipot_find_pairs": (c_int64, [c_void_p, c_int, c_double, c_int, c_void_p]),
+        "anipot_copy_pairs": (c_int, [c_void_p, c_void_p, c_int]),
+        "anipot_delete_list": (None, [c_void_p]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def library() -> Any:
+    """Return the native library, or None where it is absent or switched off."""
+    return None if _reference_only else _load().library
+
+
+@contextmanager
+def reference_path() -> Iterator[None]:
+    """Compute with plain torch operations inside this context, whatever kernels there are: for comparison.
+
+    Holds for the whole process, not for one thread.
+
+    Examples
+    --------
+    >>> import anipot
+    >>> with anipot.reference_path():
+    ...     [backend.name for backend in anipot.backends() if backend.active]
+    ['torch']
+    """
+    global _reference_only
+    before, _reference_only = _reference_only, True
+    try:
+        yield
+    finally:
+        _reference_only = before
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Use the kernels of one instruction set, such as "baseline", inside this context: for tests.
+
+    Raises
+    ------
+    ValueError
+        If this machine, or this build, does not have it.
+    """
+    native = _load().library
+    if native is None:
+        raise ValueError(_load().reason)
+    before = native.anipot_isa()
+    if not native.anipot_choose(name.encode()):
+        raise ValueError(f"this machine has no {name}; the kernels run with {before.decode()}")
+    try:
+        yield
+    finally:
+        native.anipot_choose(before)
+
+
+def backends() -> list[Backend]:
+    """Return the ways to compute, the fastest first, and why each is used or not.
+
+    Examples
+    --------
+    >>> import anipot
+    >>> anipot.backends()[-1].name
+    'torch'
+    """
+    loaded = _load()
+    native = loaded.library is not None
+    if native:
+        isa = loaded.library.anipot_isa().decode()
+        why = "switched off by reference_path()" if _reference_only else f"native kernels for the CPU, {isa}"
+    else:
+        why = loaded.reason
+    active = native and not _reference_only
+    rest = "devices other than the CPU, and models the kernels do not cover"
+    return [
+        Backend("cpu-native", native, active, why),
+        Backend("torch", True, not active, f"plain torch operations: for {rest}" if active else "plain torch operations"),
+    ]
