@@ -16,8 +16,9 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("anipot", "csrc")
-FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-g0"]
+FLAGS = ["-std=gnu++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+#: The kernels say themselves what is a vector; GCC's own attempts take their registers apart.
+FLAGS += ["-fno-tree-vectorize"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 #: Name, bytes of a vector, flags.
 INSTRUCTION_SETS = [("baseline", 16, [])]

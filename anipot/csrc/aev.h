@@ -224,10 +224,10 @@ void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& she
     }
     for (long i = 0; i < tables.padded_angular; i += L) {
         Vec<T> lanes[L];
-        for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.a + (i + l) * L);
+        UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.a + (i + l) * L);
         store<T>(row.a + i, sums_of_each<T>(lanes));
         if constexpr (N::dual) {
-            for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.b + (i + l) * L);
+            UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.b + (i + l) * L);
             store<T>(row.b + i, sums_of_each<T>(lanes));
         }
     }
@@ -274,7 +274,7 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& sh
         const N f = shell.f.get_splat(j);
         const long at = 5L * j * L;
         N row[5];
-        for (int q = 0; q < 5; q++) row[q] = s.rows.get(at + q * L);
+        UNROLL for (int q = 0; q < 5; q++) row[q] = s.rows.get(at + q * L);
         for (int k = k0; k < range.k1; k += L) {
             const N zero = N::of(0);
             const N dc = nfirst(range.k1 - k, s.d_cosine.get(t + k - k0), zero);
@@ -294,7 +294,7 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& sh
             c.put(3 * s.stride, c.get(3 * s.stride) + dm);
             c.put(4 * s.stride, c.get(4 * s.stride) + db * f);
         }
-        for (int q = 0; q < 5; q++) s.rows.put(at + q * L, row[q]);
+        UNROLL for (int q = 0; q < 5; q++) s.rows.put(at + q * L, row[q]);
         t += range.k1 - k0;
     }
 }
@@ -302,7 +302,7 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& sh
 template <class T>
 INLINE Vec<T> sum_rows(const T* rows, int q) {
     Vec<T> lanes[LANES<T>];
-    for (int l = 0; l < LANES<T>; l++) lanes[l] = load<T>(rows + (5L * l + q) * LANES<T>);
+    UNROLL for (int l = 0; l < LANES<T>; l++) lanes[l] = load<T>(rows + (5L * l + q) * LANES<T>);
     return sums_of_each<T>(lanes);
 }
 template <class T>
@@ -391,7 +391,7 @@ void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& 
         }
     for (long a = 0; a < neighbors; a += L) {
         N g[5];
-        for (int q = 0; q < 5; q++)
+        UNROLL for (int q = 0; q < 5; q++)
             g[q] = scratch.columns.get(q * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, q);
         N x, y, z;
         env.angular.unit(a, x, y, z);

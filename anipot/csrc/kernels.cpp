@@ -4,10 +4,6 @@
 #include "list_impl.h"
 #include "operation.h"
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
-
 namespace ANIPOT_ISA {
 
 // Denormal numbers are taken as zero within a call, and only there: products of tails of Gaussians would crawl otherwise.

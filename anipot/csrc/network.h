@@ -30,23 +30,23 @@ __attribute__((noinline)) void product(const T* A, long lda, long depth, const T
                                        const T* D, long ldd) {
     constexpr int L = LANES<T>;
     Vec<T> sum[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = Vec<T>{};
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) sum[r][v] = Vec<T>{};
     const T* b[V];
-    for (int v = 0; v < V; v++) b[v] = B[v];
+    UNROLL for (int v = 0; v < V; v++) b[v] = B[v];
     for (long k = 0; k < depth; k++) {
         Vec<T> w[V];
-        for (int v = 0; v < V; v++) {
+        UNROLL for (int v = 0; v < V; v++) {
             w[v] = load(b[v]);
             b[v] += ldb;
         }
-        for (int r = 0; r < R; r++) {
+        UNROLL for (int r = 0; r < R; r++) {
             const Vec<T> a = splat<T>(A[r * lda + k]);
-            for (int v = 0; v < V; v++) sum[r][v] += a * w[v];
+            UNROLL for (int v = 0; v < V; v++) sum[r][v] += a * w[v];
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) {
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) {
             T* c = C + r * ldc + v * L;
             if (THEN == STORE) store<T>(c, sum[r][v]);
             if (THEN == MULTIPLY) store<T>(c, sum[r][v] * load<T>(D + r * ldd + v * L));
@@ -96,21 +96,21 @@ template <class T, int R, int C>
 INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments, const T* W, long ldw, T* out) {
     constexpr int L = LANES<T>;
     Vec<T> sum[R][C];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sum[r][c] = Vec<T>{};
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) sum[r][c] = Vec<T>{};
     for (int s = 0; s < num_segments; s++) {
         const T *x = X + segments[s].feature, *w = W + segments[s].weight;
         for (long k = 0; k < segments[s].length; k += L) {
             Vec<T> a[R];
-            for (int r = 0; r < R; r++) a[r] = load<T>(x + r * ldx + k);
-            for (int c = 0; c < C; c++) {
+            UNROLL for (int r = 0; r < R; r++) a[r] = load<T>(x + r * ldx + k);
+            UNROLL for (int c = 0; c < C; c++) {
                 const Vec<T> b = load<T>(w + c * ldw + k);
-                for (int r = 0; r < R; r++) sum[r][c] += a[r] * b;
+                UNROLL for (int r = 0; r < R; r++) sum[r][c] += a[r] * b;
             }
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) store<T>(out + (long)(r * L + c) * L, sum[r][c]);
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) store<T>(out + (long)(r * L + c) * L, sum[r][c]);
 }
 
 // Y (R, n_out) = X W^T by dot products; n_out and the lengths of the segments are whole vectors.
@@ -124,7 +124,7 @@ __attribute__((noinline)) void dot_products(const T* X, long ldx, const Segment*
             dots<T, R, C>(X, ldx, segments, num_segments, W + (o + c) * ldw, ldw, partial + c * L);
         for (int r = 0; r < R; r++) {
             Vec<T> lanes[L];
-            for (int l = 0; l < L; l++) lanes[l] = load<T>(partial + (long)(r * L + l) * L);
+            UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(partial + (long)(r * L + l) * L);
             store<T>(Y + r * ldy + o, sums_of_each<T>(lanes));
         }
     }
@@ -174,7 +174,7 @@ INLINE void activate(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>& d) {
         }
         case GELU: {  // 0.5 x (1 + erf(x / sqrt(2)))
             Vec<T> phi;
-            for (int i = 0; i < LANES<T>; i++) phi[i] = (T)(0.5 * erfc(-(double)x[i] * M_SQRT1_2));
+            UNROLL for (int i = 0; i < LANES<T>; i++) phi[i] = (T)(0.5 * erfc(-(double)x[i] * M_SQRT1_2));
             y = x * phi;
             d = phi + x * vexp(x * x * (T)-0.5) * (T)0.39894228040143267794;
             return;
@@ -372,9 +372,9 @@ class Network {
                     continue;
                 }
                 Vec<T> v[L];
-                for (int j = 0; j < L; j++) v[j] = load<T>(from + j * layer.ld_rows);
+                UNROLL for (int j = 0; j < L; j++) v[j] = load<T>(from + j * layer.ld_rows);
                 transpose_square(v);
-                for (int i = 0; i < L; i++) store<T>(panel + (k + i) * L, v[i]);
+                UNROLL for (int i = 0; i < L; i++) store<T>(panel + (k + i) * L, v[i]);
             }
         }
     }
@@ -386,7 +386,7 @@ class Network {
     static INLINE void transpose_step(Vec<T>* v) {
         if constexpr (H < LANES<T>) {
             const Int<T> lane = lane_numbers<T>();
-            for (int i = 0; i < LANES<T>; i++)
+            UNROLL for (int i = 0; i < LANES<T>; i++)
                 if (!(i & H)) {
                     const Vec<T> a = v[i], b = v[i + H];
 #if defined(__clang__)

@@ -32,7 +32,7 @@ INLINE Real<T> operator*(Real<T> x, typename Real<T>::T s) { return {x.a * s}; }
 template <class T>
 INLINE Real<T> operator+(Real<T> x, typename Real<T>::T s) { return {x.a + s}; }
 REAL nexp(Real<T> x) { return {vexp(x.a)}; }
-REAL nsqrt(Real<T> x) { return {vsqrt<T>(x.a)}; }
+REAL nsqrt(Real<T> x) { return {vsqrt(x.a)}; }
 template <class T>
 INLINE void nsincos(Real<T> x, Real<T>& s, Real<T>& c) { vsincos<T>(x.a, s.a, c.a); }
 REAL nfirst(long count, Real<T> x, Real<T> y) { return {choose_first<T>(count, x.a, y.a)}; }
@@ -57,7 +57,7 @@ DUAL nexp(Dual<T> x) {
     return {e, e * x.b};
 }
 DUAL nsqrt(Dual<T> x) {
-    Vec<T> r = vsqrt<T>(x.a);
+    Vec<T> r = vsqrt(x.a);
     return {r, x.b / (r + r)};
 }
 template <class T>

@@ -11,7 +11,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #define INLINE inline __attribute__((always_inline))
+// Loops over registers: without this GCC may keep the registers in memory.
+#define UNROLL _Pragma("GCC unroll 16")
 
 namespace ANIPOT_ISA {
 
@@ -52,21 +58,17 @@ template <class T>
 INLINE void store(T* p, Vec<T> v) { *(typename Simd<T>::U*)p = v; }
 template <class T>
 INLINE Vec<T> splat(T s) {
-    Vec<T> v;
-    for (int i = 0; i < LANES<T>; i++) v[i] = s;
-    return v;
+    return s - Vec<T>{};
 }
 template <class T>
 INLINE Int<T> lane_numbers() {
     Int<T> v;
-    for (int i = 0; i < LANES<T>; i++) v[i] = i;
+    UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = i;
     return v;
 }
 template <class T>
 INLINE Int<T> splat_int(typename Simd<T>::Lane s) {
-    Int<T> v;
-    for (int i = 0; i < LANES<T>; i++) v[i] = s;
-    return v;
+    return s - Int<T>{};
 }
 // a where the lane number is below count, else b.
 template <class T>
@@ -80,7 +82,7 @@ INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
 template <class T>
 INLINE T sum_lanes(Vec<T> v) {
     T s = 0;
-    for (int i = 0; i < LANES<T>; i++) s += v[i];
+    UNROLL for (int i = 0; i < LANES<T>; i++) s += v[i];
     return s;
 }
 
@@ -92,7 +94,7 @@ INLINE Vec<T> fold(Vec<T> a, Vec<T> b) {
     Vec<T> straight = upper ? b : a;  // lanes l with bit H of b, others of a
 #if defined(__clang__)
     Vec<T> crossed;
-    for (int i = 0; i < LANES<T>; i++) crossed[i] = i & H ? b[i ^ H] : a[i ^ H];
+    UNROLL for (int i = 0; i < LANES<T>; i++) crossed[i] = i & H ? b[i ^ H] : a[i ^ H];
 #else
     Vec<T> crossed = __builtin_shuffle(a, b, (lane ^ H) + (upper & LANES<T>));
 #endif
@@ -188,7 +190,7 @@ template <class T>
 INLINE void vsincos(Vec<T> a, Vec<T>& sine, Vec<T>& cosine) {
     constexpr int TERMS = sizeof(T) == 4 ? 7 : 12;
     Vec<T> x = a * a, s = splat<T>(0), c = splat<T>(0);
-    for (int k = TERMS - 1; k > 0; k--) {
+    UNROLL for (int k = TERMS - 1; k > 0; k--) {
         s = (s + 1) * x * (T)(-1.0 / ((2 * k) * (2 * k + 1)));
         c = (c + 1) * x * (T)(-1.0 / ((2 * k - 1) * (2 * k)));
     }
@@ -196,17 +198,29 @@ INLINE void vsincos(Vec<T> a, Vec<T>& sine, Vec<T>& cosine) {
     cosine = c + 1;
 }
 
-template <class T>
-INLINE Vec<T> vsqrt(Vec<T> x) {
-    Vec<T> y;
-    for (int i = 0; i < LANES<T>; i++) y[i] = __builtin_sqrt(x[i]);
-    return y;
+INLINE Vec<float> vsqrt(Vec<float> x) {
+#if defined(__AVX512F__)
+    return (Vec<float>)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX__)
+    return (Vec<float>)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+    return (Vec<float>)_mm_sqrt_ps((__m128)x);
+#else
+    UNROLL for (int i = 0; i < LANES<float>; i++) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+#endif
 }
-template <>
-INLINE Vec<float> vsqrt<float>(Vec<float> x) {
-    Vec<float> y;
-    for (int i = 0; i < LANES<float>; i++) y[i] = __builtin_sqrtf(x[i]);
-    return y;
+INLINE Vec<double> vsqrt(Vec<double> x) {
+#if defined(__AVX512F__)
+    return (Vec<double>)_mm512_sqrt_pd((__m512d)x);
+#elif defined(__AVX__)
+    return (Vec<double>)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__SSE2__)
+    return (Vec<double>)_mm_sqrt_pd((__m128d)x);
+#else
+    UNROLL for (int i = 0; i < LANES<double>; i++) x[i] = __builtin_sqrt(x[i]);
+    return x;
+#endif
 }
 
 }  // namespace ANIPOT_ISA
