@@ -10,7 +10,8 @@
 from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
 from anipot.energy import EnergyShifter, Sequential
-from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian
+from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
+from anipot.kernels import backends, reference_path
 from anipot.models import load
 from anipot.potential import Potential
 from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
@@ -31,6 +32,7 @@ __all__ = [
     "Members",
     "Potential",
     "Sequential",
+    "ShiftedSoftplus",
     "SinglePoint",
     "SmoothCutoff",
     "SpeciesConverter",
@@ -38,10 +40,12 @@ __all__ = [
     "SpeciesEnergies",
     "SpeciesFeatures",
     "VibrationalAnalysis",
+    "backends",
     "hessian_vector_product",
     "load",
     "models",
     "pad",
+    "reference_path",
     "single_point",
     "units",
     "vibrational_analysis",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from anipot.elements import symbol
 from anipot.energy import EnergyShifter
+from anipot.engine import Engine, engine_of
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
@@ -21,6 +23,9 @@ from anipot.structures import SpeciesConverter, System, check_charge
 BLOCK_BYTES = 256 * 2**20
 #: The same for the directions of a Hessian that are computed together.
 HESSIAN_BYTES = 512 * 2**20
+
+#: The parts and the potential made of them, for each ``Sequential`` seen.
+_potentials: WeakKeyDictionary[torch.nn.Module, tuple[list[torch.nn.Module], Potential]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,11 @@ def single_point(
     """
     check_charge(charge)
     potential = as_potential(model)
-    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
     ask = Ask(forces, stress, hessian, atomic_energies, members)
+    result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
+    if result is not None:
+        return result
+    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
     return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
 
 
@@ -165,6 +173,15 @@ def as_potential(model: torch.nn.Module) -> Potential:
     """
     if isinstance(model, Potential):
         return model
+    known = _potentials.get(model)
+    if known is not None and known[0] == list(model.children()):
+        return known[1]
+    potential = _assembled(model)
+    _potentials[model] = (list(model.children()), potential)
+    return potential
+
+
+def _assembled(model: torch.nn.Module) -> Potential:
     parts = list(model) if isinstance(model, torch.nn.Sequential) else []
     converter = parts[0] if parts and isinstance(parts[0], SpeciesConverter) else None
     parts = parts[1:] if converter else parts
@@ -182,6 +199,46 @@ def as_potential(model: torch.nn.Module) -> Potential:
         raise TypeError(f"the last part of the Sequential must be an EnergyShifter, got {type(shifter).__name__}")
     potential = Potential(elements, parts[0], parts[1], shifter, periodic_table_index=converter is not None)
     return potential.to(shifter.self_energies.device)
+
+
+def evaluate_natively(
+    engine: Engine,
+    species: Tensor,
+    coordinates: Tensor,
+    cell: Tensor | None,
+    pbc: Tensor | None,
+    ask: Ask,
+    skin: float = 0.0,
+) -> SinglePoint | None:
+    """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
+    if ask.hessian:
+        return None
+    values = engine.evaluate(
+        species,
+        coordinates,
+        cell,
+        pbc,
+        forces=ask.forces,
+        stress=ask.stress,
+        atomic_energies=ask.atomic_energies,
+        members=ask.members,
+        skin=skin,
+    )
+    if values is None:
+        return None
+    if not ask.members:
+        return SinglePoint(species, values.energies, values.forces, values.stress, None, values.atomic_energies)
+    atomic = values.atomic_energies
+    return SinglePoint(
+        species=species,
+        energies=values.energies.mean(0),
+        forces=None if values.forces is None else values.forces.mean(0),
+        stress=None if values.stress is None else values.stress.mean(0),
+        atomic_energies=None if atomic is None else atomic.mean(0),
+        members=Members(
+            values.energies, values.forces, values.stress, atomic, num_atoms=(species >= 0).sum(-1)
+        ),
+    )
 
 
 def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, species: Tensor) -> SinglePoint:

@@ -1,16 +1,16 @@
 """The whole potential as one native call: search, AEVs, networks of all members, and their gradient.
 
 An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks on the CPU. It reads the weights where torch
-keeps them at every call, so that nothing packed can become stale; what it remembers between calls (addresses, sizes,
-activations) is compared with the model at every call and thrown away when anything differs.
+keeps them at every call, so that nothing packed can become stale. What it remembers between calls (addresses, sizes,
+activations) is compared with the model after every call, for the elements that took part; if anything differs, the
+result is thrown away and computed again.
 """
 
 from __future__ import annotations
 
 import ctypes
-import operator
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
 from anipot.kernels import library
 from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec
-from anipot.kernels.specs import AEV_CONSTANTS, address, fill_aev, fill_system
+from anipot.kernels.specs import address, fill_aev, fill_system
 from anipot.potential import Potential
 from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
 
@@ -38,7 +38,8 @@ ACTIVATIONS: dict[type, int] = {
 _GELU_TANH = 7
 _MAX_LAYERS = 32
 
-_same_addresses: Callable[..., bool] | None = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)
+#: What an activation is made of besides its type.
+_WITH_ATTRIBUTES: dict[str, Any] = {"alpha": CELU | nn.CELU, "approximate": nn.GELU}
 
 
 class Values(NamedTuple):
@@ -76,7 +77,8 @@ class Engine:
             from anipot.kernels import backends
 
             return backends()[0].reason
-        self._update()
+        if self._plan is None or self._plan.constants_changed() or self._plan.changed(everything=True):
+            self._update()
         return self._reason
 
     def evaluate(
@@ -104,12 +106,20 @@ class Engine:
             Å; above 0 the list of neighbors is kept for the next call.
         """
         native = library()
-        if native is None or not self._lock.acquire(blocking=False):
+        if native is None or not _plain(species, coordinates, cell, pbc) or not self._lock.acquire(blocking=False):
             return None
         try:
-            if not _plain(species, coordinates, cell, pbc) or (plan := self._update()) is None:
-                return None
-            return plan.run(native, species, coordinates, cell, pbc, (forces, stress, atomic_energies, members), skin)
+            ask = (forces, stress, atomic_energies, members)
+            for _ in range(2):  # again where the model has changed since the last call
+                plan = self._plan or self._update()
+                if plan is None:
+                    return None
+                if not plan.constants_changed():
+                    values = plan.run(native, species, coordinates, cell, pbc, ask, skin)
+                    if not plan.changed():
+                        return values
+                self._update()
+            return None
         finally:
             self._lock.release()
 
@@ -120,8 +130,6 @@ class Engine:
         return 0 if native is None or self._plan is None else int(native.anipot_searches(self._plan.handle))
 
     def _update(self) -> _Plan | None:
-        if self._plan is not None and self._plan.still_valid():
-            return self._plan
         old, self._plan = self._plan, None
         try:
             self._plan = _Plan(self._potential, old)
@@ -130,11 +138,24 @@ class Engine:
             self._reason = str(reason)
         return self._plan
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
-        raise TypeError("an engine belongs to one potential; make another one")
+    @property
+    def potential(self) -> Potential:
+        """The potential that is evaluated."""
+        return self._potential
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None  # a copy of the potential makes its own
 
     def __reduce__(self) -> Any:
-        raise TypeError("an engine belongs to one process; make another one")
+        return type(None), ()  # addresses mean nothing in another process
+
+
+def engine_of(potential: Potential) -> Engine:
+    """Return the engine that a potential keeps for itself."""
+    engine = potential.__dict__.get("_engine")
+    if engine is None or engine.potential is not potential:  # a shallow copy has the engine of the original
+        engine = potential.__dict__["_engine"] = Engine(potential)
+    return engine
 
 
 def _plain(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> bool:
@@ -169,12 +190,14 @@ class _Plan:
         if cutoff_kind is None:
             raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")
         members = list(head) if type(head) is Ensemble else [head]
-        self._watch = _Watch([potential, *aev.modules(), *head.modules(), shifter, potential.converter])
         self.aev, self._kind, self.shifter, self.potential = aev, cutoff_kind, shifter, potential
         self.num_members, self.num_species = len(members), len(potential.elements)
         networks = [network for member in members for network in _networks(member, self.num_species)]
         layers = [_layers(network, aev.num_features) for network in networks]
         self.dtype = _common_dtype(layers)
+        self._watches = self._watch(members, networks)
+        #: Memory that the addresses point to stays alive, whatever happens to the model.
+        self._alive = [t.detach() for network in layers for layer in network for t in layer[:2] if t is not None]
         self._specs = self._head_spec(layers)
         if potential.device.type != "cpu":
             raise NotCovered(f"the model is on {potential.device}")
@@ -186,6 +209,8 @@ class _Plan:
             self.handle = self._owner.handle
         self.wide = wide
         self._aev_spec, self._system, self._result = AevSpec(), SystemSpec(), ResultSpec()
+        self._present = (ctypes.c_int32 * self.num_species)()
+        self._result.present = self._present
         fill_aev(self._aev_spec, aev, cutoff_kind)
         table = potential.converter.index_of
         self._system.index_of = table.data_ptr() if potential.periodic_table_index else None
@@ -221,16 +246,31 @@ class _Plan:
         )
         return specs, first
 
-    def still_valid(self) -> bool:
+    def _watch(self, members: list[Any], networks: list[nn.Module]) -> list[_Watch]:
+        """Return what to look at for each element, and at the end for all of them."""
+        potential = self.potential
+        heads = members if members[0] is potential.head else [potential.head, *members]
+        common = [potential, *self.aev.modules(), *heads, self.shifter, potential.converter]
+        elements = [networks[e :: self.num_species] for e in range(self.num_species)]
+        return [_Watch([m for network in group for m in network.modules()]) for group in elements] + [_Watch(common)]
+
+    def constants_changed(self) -> bool:
+        """Whether plain numbers of the model differ from those of the structures."""
         aev, spec = self.aev, self._aev_spec
-        return (
-            self._watch.unchanged()
-            and aev.Rcr == spec.Rcr
+        return not (
+            aev.Rcr == spec.Rcr
             and aev.Rca == spec.Rca
             and getattr(aev.cutoff_function, "order", 2) == spec.cutoff_order
             and getattr(aev.cutoff_function, "eps", 0.0) == spec.cutoff_eps
             and (self._system.index_of is not None) == self.potential.periodic_table_index
         )
+
+    def changed(self, everything: bool = False) -> bool:
+        """Whether anything that the last call has used is not what it was when the plan was made."""
+        present = self._present
+        if self._watches[-1].changed():
+            return True
+        return any((everything or present[e]) and self._watches[e].changed() for e in range(self.num_species))
 
     def run(
         self,
@@ -281,7 +321,7 @@ class _Handle:
 
 
 class _Watch:
-    """Sees whether modules, parameters, buffers or hooks below some modules are others than they were.
+    """Sees whether modules, parameters, buffers or hooks are others than they were.
 
     Every call pays for this, hence the flat lists and the C functions over them.
     """
@@ -292,32 +332,29 @@ class _Watch:
         self._tensor_dicts = [d for m in modules for d in (m._parameters, m._buffers) if d]
         self._hook_dicts = [d for m in modules for d in (m._forward_hooks, m._forward_pre_hooks)]
         self._modules = list(chain.from_iterable(map(dict.values, self._module_dicts)))
-        tensors = self._tensors()
-        self._addresses = [t.data_ptr() for t in tensors]
-        self._numbers = list(range(len(tensors)))
-        alphas = {id(m): m for m in modules if isinstance(m, CELU | nn.CELU)}
-        gelus = {id(m): m for m in modules if isinstance(m, nn.GELU)}
-        self._attributes = [(m, "alpha", m.alpha) for m in alphas.values()]
-        self._attributes += [(m, "approximate", m.approximate) for m in gelus.values()]
+        self._attributes = {
+            (m, name) for m in modules for name in ("alpha", "approximate") if isinstance(m, _WITH_ATTRIBUTES[name])
+        }
+        self._values = [getattr(m, name) for m, name in self._attributes]
+        self._addresses = self._look()
         if any(self._hook_dicts):
             raise NotCovered("a module of the model has a forward hook")
 
-    def _tensors(self) -> list[Tensor]:
-        return [t for t in chain.from_iterable(map(dict.values, self._tensor_dicts)) if t is not None]
+    def _look(self) -> list[int]:
+        tensors = chain.from_iterable(map(dict.values, self._tensor_dicts))
+        try:
+            return list(map(Tensor.data_ptr, tensors))
+        except TypeError:  # a bias is None
+            tensors = chain.from_iterable(map(dict.values, self._tensor_dicts))
+            return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
-    def unchanged(self) -> bool:
-        modules = list(chain.from_iterable(map(dict.values, self._module_dicts)))
-        if len(modules) != len(self._modules) or not all(map(operator.is_, modules, self._modules)):
-            return False
-        tensors = self._tensors()
-        if len(tensors) != len(self._addresses) or any(self._hook_dicts):
-            return False
-        if _same_addresses is None:
-            if [t.data_ptr() for t in tensors] != self._addresses:
-                return False
-        elif not _same_addresses(tensors, self._addresses, self._numbers):
-            return False
-        return all(getattr(module, name) == value for module, name, value in self._attributes)
+    def changed(self) -> bool:
+        return (
+            any(self._hook_dicts)
+            or self._modules != list(chain.from_iterable(map(dict.values, self._module_dicts)))
+            or self._addresses != self._look()
+            or self._values != [getattr(m, name) for m, name in self._attributes]
+        )
 
 
 class _Layer(NamedTuple):
@@ -377,6 +414,3 @@ def _common_dtype(networks: list[list[_Layer]]) -> torch.dtype:
     if not all(t.is_contiguous() and t.is_cpu for t in tensors):
         raise NotCovered("weights are not contiguous in the memory of the CPU")
     return dtypes.pop()
-
-
-__all__ = ["AEV_CONSTANTS", "Engine", "Values"]

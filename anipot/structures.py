@@ -175,6 +175,8 @@ def check_charge(charge: float | Tensor) -> None:
     ValueError
         If any total charge is not zero.
     """
+    if isinstance(charge, int | float) and charge == 0:
+        return
     charges = torch.as_tensor(charge, dtype=torch.float64).flatten()
     if (charges != 0).any():
         molecule = int((charges != 0).nonzero()[0])

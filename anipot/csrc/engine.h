@@ -112,6 +112,7 @@ class Engine : public EngineBase {
         use(aev);
         const int code = list.update(system, aev.num_species, aev.Rcr, result->skin, num_threads);
         if (code != OK) return code;
+        memcpy(result->present, list.present.data, sizeof(int) * aev.num_species);
         num_molecules = system.num_molecules;
         num_atoms = system.num_atoms;
         if (result->stress && !stress_defined()) return BAD_INPUT;

@@ -91,10 +91,15 @@ struct Segment {
     int feature, weight, length;
 };
 
-// Sums over lanes still to be taken: out[r][c] is a vector.
-template <class T, int R, int C>
-INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments, const T* W, long ldw, T* out) {
-    constexpr int L = LANES<T>;
+// Rows of W whose dot products are summed at once.
+template <class T>
+constexpr int DOT_COLUMNS = LANES<T> < 4 ? LANES<T> : 4;
+
+// Dot products of R rows of X with a few rows of W. Their lanes are joined as far as that goes with so few: out[r] is a
+// vector with LANES / DOT_COLUMNS parts of each sum.
+template <class T, int R>
+INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments, const T* W, long ldw, T* out, long ldo) {
+    constexpr int L = LANES<T>, C = DOT_COLUMNS<T>;
     Vec<T> sum[R][C];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int c = 0; c < C; c++) sum[r][c] = Vec<T>{};
@@ -105,27 +110,27 @@ INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments
             UNROLL for (int r = 0; r < R; r++) a[r] = load<T>(x + r * ldx + k);
             UNROLL for (int c = 0; c < C; c++) {
                 const Vec<T> b = load<T>(w + c * ldw + k);
+                __builtin_prefetch(w + (C + c) * ldw + k);
                 UNROLL for (int r = 0; r < R; r++) sum[r][c] += a[r] * b;
             }
         }
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) store<T>(out + (long)(r * L + c) * L, sum[r][c]);
+    UNROLL for (int r = 0; r < R; r++) store<T>(out + r * ldo, Join<T, C / 2, 1>::run(sum[r]));
 }
 
 // Y (R, n_out) = X W^T by dot products; n_out and the lengths of the segments are whole vectors.
 template <class T, int R>
 __attribute__((noinline)) void dot_products(const T* X, long ldx, const Segment* segments, int num_segments, const T* W,
                                             long ldw, long n_out, T* Y, long ldy) {
-    constexpr int L = LANES<T>, C = L < 4 ? L : 4;
-    alignas(64) T partial[R * L * L];
+    constexpr int L = LANES<T>, C = DOT_COLUMNS<T>;
+    alignas(64) T partial[R * L * L / C];
     for (long o = 0; o < n_out; o += L) {
         for (int c = 0; c < L; c += C)
-            dots<T, R, C>(X, ldx, segments, num_segments, W + (o + c) * ldw, ldw, partial + c * L);
+            dots<T, R>(X, ldx, segments, num_segments, W + (o + c) * ldw, ldw, partial + c / C * L, L * L / C);
         for (int r = 0; r < R; r++) {
-            Vec<T> lanes[L];
-            UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(partial + (long)(r * L + l) * L);
-            store<T>(Y + r * ldy + o, sums_of_each<T>(lanes));
+            Vec<T> lanes[L / C];
+            UNROLL for (int l = 0; l < L / C; l++) lanes[l] = load<T>(partial + (r * (L / C) + l) * L);
+            store<T>(Y + r * ldy + o, Join<T, L / 2, C>::run(lanes));
         }
     }
 }

@@ -86,30 +86,48 @@ INLINE T sum_lanes(Vec<T> v) {
     return s;
 }
 
-// Sum of the lanes of each of LANES vectors, vector l in lane l: a tree of log2(LANES) steps that halve the vectors.
+// Sums of the lanes of vectors, vector i in lane i: a tree whose step H joins two vectors that hold the sums for lanes
+// with bit H clear and with bit H set. Each step adds two shuffles of the pair, chosen so that each is one instruction:
+// within 16 bytes they interleave single lanes, then pairs; beyond they move blocks of 16 bytes.
 template <class T, int H>
-INLINE Vec<T> fold(Vec<T> a, Vec<T> b) {
-    const Int<T> lane = lane_numbers<T>();
-    const Int<T> upper = (lane & H) != 0 ? splat_int<T>(-1) : splat_int<T>(0);
-    Vec<T> straight = upper ? b : a;  // lanes l with bit H of b, others of a
+INLINE Vec<T> join(Vec<T> a, Vec<T> b) {
+    constexpr int L = LANES<T>, BLOCK = 16 / sizeof(T), BLOCKS = L / BLOCK;
+    Int<T> low = {}, high = {};
+    UNROLL for (int l = 0; l < L; l++) {
+        const int in_block = l % BLOCK, block = l / BLOCK;
+        if (H < BLOCK) {
+            const int source = in_block / H % 2, lane = in_block % H + in_block / (2 * H) * H;
+            low[l] = source * L + block * BLOCK + lane;
+            high[l] = low[l] + BLOCK / 2;
+        } else if (BLOCKS == 4 && H == BLOCK) {  // blocks a0 a1 b0 b1, and a2 a3 b2 b3
+            low[l] = block / 2 * L + block % 2 * BLOCK + in_block;
+            high[l] = low[l] + 2 * BLOCK;
+        } else {  // even blocks of a and of b, and odd ones
+            low[l] = block / (BLOCKS / 2) * L + block % (BLOCKS / 2) * 2 * BLOCK + in_block;
+            high[l] = low[l] + BLOCK;
+        }
+    }
 #if defined(__clang__)
-    Vec<T> crossed;
-    UNROLL for (int i = 0; i < LANES<T>; i++) crossed[i] = i & H ? b[i ^ H] : a[i ^ H];
+    Vec<T> x, y;
+    UNROLL for (int l = 0; l < L; l++) {
+        x[l] = low[l] < L ? a[low[l] % L] : b[low[l] % L];
+        y[l] = high[l] < L ? a[high[l] % L] : b[high[l] % L];
+    }
+    return x + y;
 #else
-    Vec<T> crossed = __builtin_shuffle(a, b, (lane ^ H) + (upper & LANES<T>));
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
 #endif
-    return straight + crossed;
 }
-template <class T, int H>
-struct Fold {
-    static INLINE Vec<T> run(const Vec<T>* v) { return fold<T, H>(Fold<T, H / 2>::run(v), Fold<T, H / 2>::run(v + H)); }
+// Joins vectors v[0], v[1] ... from step `LEAST` to step H.
+template <class T, int H, int LEAST>
+struct Join {
+    static INLINE Vec<T> run(const Vec<T>* v) {
+        if constexpr (H < LEAST) return *v;
+        else return join<T, H>(Join<T, H / 2, LEAST>::run(v), Join<T, H / 2, LEAST>::run(v + H / LEAST));
+    }
 };
 template <class T>
-struct Fold<T, 0> {
-    static INLINE Vec<T> run(const Vec<T>* v) { return *v; }
-};
-template <class T>
-INLINE Vec<T> sums_of_each(const Vec<T>* v) { return Fold<T, LANES<T> / 2>::run(v); }
+INLINE Vec<T> sums_of_each(const Vec<T>* v) { return Join<T, LANES<T> / 2, 1>::run(v); }
 
 // ---- elementary functions -------------------------------------------------------------------------------------------
 

@@ -52,7 +52,8 @@ struct ResultSpec {
     void* stress;              // (B, 3, 3), or (M, B, 3, 3): dE/dstrain / volume
     int32_t members;           // every member by itself, not the mean
     int32_t threads;
-    double skin;               // Angstrom; of the list, if there is one
+    double skin;               // Angstrom; of the list, which is kept if this is above 0
+    int32_t* present;          // (E) whether an element occurs
 };
 
 // Neighborhoods given from outside: P pairs with ascending centers 0 ... num_atoms - 1.

@@ -14,7 +14,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import Hartree
 from torch import Tensor
 
-from anipot.derivatives import Ask, SinglePoint, as_potential, evaluate
+from anipot.derivatives import Ask, SinglePoint, as_potential, evaluate, evaluate_natively
+from anipot.engine import Engine
 from anipot.lattice import volume
 from anipot.neighbors import VerletList
 from anipot.structures import System, check_charge
@@ -71,6 +72,8 @@ class Calculator(AseCalculator):
             raise ValueError("this Sequential has no SpeciesConverter, so its elements are unknown; put one in front")
         self.skin = float(skin)
         self._neighbors = VerletList(self.model.cutoff, self.skin)
+        self._engine: Engine | None = None
+        self._numbers: tuple[np.ndarray, Tensor] | None = None
 
     def _get_name(self) -> str:
         return "anipot"
@@ -143,8 +146,26 @@ class Calculator(AseCalculator):
     @torch.inference_mode(False)
     def _evaluate(self, atoms: Atoms, ask: Ask) -> SinglePoint:
         check_charge(_total_charge(atoms))
+        result = self._evaluate_natively(atoms, ask)
+        if result is not None:
+            return result
         system = self._system(atoms)
         return evaluate(self.model, system, self._neighbors.find_pairs(system), ask, system.species)
+
+    def _evaluate_natively(self, atoms: Atoms, ask: Ask) -> SinglePoint | None:
+        if self._engine is None or self._engine.potential is not self.model:
+            self._engine = Engine(self.model)
+        numbers = atoms.numbers
+        if self._numbers is None or not np.array_equal(self._numbers[0], numbers):
+            species = torch.as_tensor(numbers, dtype=torch.long)[None]
+            if not self.model.periodic_table_index:
+                species = self.model.converter.convert(species)
+            self._numbers = numbers.copy(), species
+        positions = torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64))[None]
+        cell = pbc = None
+        if atoms.pbc.any():
+            cell, pbc = torch.from_numpy(atoms.cell.array), torch.from_numpy(atoms.pbc)
+        return evaluate_natively(self._engine, self._numbers[1], positions, cell, pbc, ask, self.skin)
 
     def _system(self, atoms: Atoms) -> System:
         device = self.model.device
@@ -157,7 +178,7 @@ class Calculator(AseCalculator):
         return self.model.system(species, coordinates, cell, torch.tensor(atoms.pbc, device=device))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_neighbors": VerletList(self.model.cutoff, self.skin)}
+        return self.__dict__ | {"_neighbors": VerletList(self.model.cutoff, self.skin), "_engine": None}
 
 
 def register() -> None:

@@ -77,6 +77,7 @@ class ResultSpec(ctypes.Structure):
         ("members", c_int32),
         ("threads", c_int32),
         ("skin", c_double),
+        ("present", POINTER(c_int32)),
     ]
 
 
