@@ -352,7 +352,8 @@ class Engine : public EngineBase {
         const int E = known.num_species, M = head->members;
         const long width = columns.total, rows = task.to - task.from;
         const T seed = (T)(outputs > 1 ? 1.0 : 1.0 / M);
-        const long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        const int tile_rows = Network<T>::tile_rows(rows);
+        const long tiles = (rows + tile_rows - 1) / tile_rows;
         for (int m = task.group; m < M; m += groups) {
             const int* first = &head->first_layer[m * E + task.element];
             thread.network.prepare(head->layers + first[0], first[1] - first[0], first_layer, rows);

@@ -17,7 +17,9 @@ constexpr int TILE_ROWS = 12, DOT_ROWS = 6;  // 32 registers
 constexpr int TILE_ROWS = 6, DOT_ROWS = 2;  // 16 registers
 #endif
 // From this many rows on a transposed copy of the weights costs less than the sums over lanes of dot products.
-constexpr long COPY_ROWS = 30;
+constexpr long COPY_ROWS = 36;
+// Rows of a tile without such a copy.
+constexpr int NARROW_TILE = 6;
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
@@ -271,6 +273,9 @@ class Network {
         }
     }
 
+    // Rows to give to `run` at a time.
+    static int tile_rows(long rows) { return rows >= COPY_ROWS ? TILE_ROWS : NARROW_TILE; }
+
     // Energies (rows) of one tile; the gradient times `seed` is stored in, or added to, G (rows, ldg) if not null.
     void run(int rows, const T* X, long ldx, double* energies, T seed, T* G, long ldg, bool add) {
         const T* input = X;
@@ -368,6 +373,7 @@ class Network {
         for (long o = 0; o < layer.width; o += L) {
             const int count = (int)smaller<long>(L, layer.n_out - o);
             T* panel = to + o * layer.depth;
+            long line = 0, row = 0;
             for (long k = 0; k < layer.depth; k += L) {
                 const long column = whole ? k : layer.columns ? layer.columns[k / L] : k;
                 const T* from = layer.rows + o * layer.ld_rows + column;
@@ -378,6 +384,12 @@ class Network {
                 }
                 Vec<T> v[L];
                 UNROLL for (int j = 0; j < L; j++) v[j] = load<T>(from + j * layer.ld_rows);
+                // As much of the next rows, line after line: the order in which memory is fast.
+                for (int j = 0; j < L; j++) {
+                    const T* next = layer.rows + (o + L + row) * layer.ld_rows;
+                    __builtin_prefetch(next + (whole || !layer.columns ? line : layer.columns[line / L]));
+                    if ((line += L) == layer.depth) line = 0, row++;
+                }
                 transpose_square(v);
                 UNROLL for (int i = 0; i < L; i++) store<T>(panel + (k + i) * L, v[i]);
             }
