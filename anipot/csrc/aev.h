@@ -105,17 +105,17 @@ struct Scratch {
     Buffer<T> memory;
     Array<N> cosine, mean, both;        // per triple: cos(jik), (R_ij + R_ik) / 2, f_c(R_ij) f_c(R_ik)
     Array<N> d_cosine, d_mean, d_both;  // dE with respect to them
-    Array<N> terms, angles, d_angles;   // per lane: sums of the angular terms; angular factors and their derivatives
+    Array<N> sine, factors;             // per triple: sin(jik); 4 factors of the mean distance
+    Array<N> terms;                     // per lane: sums of the angular terms
     Array<N> rows;                      // per angular neighbor, 5 vectors: dE/d(unit vector), dE/dr, dE/df
     Array<N> columns;                   // the same as 5 arrays of scalars
 
     void reserve(const AevTables<T>& tables, long neighbors) {
         const long L = LANES<T>, n = padded<T>(neighbors) + L;
         const long triples = padded<T>(n * n / 2) + 4 * L;
-        const long angles_ = (long)tables.spec.num_Zeta * tables.spec.num_ShfZ;
         const long terms_ = tables.padded_angular;
         const long copies = N::dual ? 2 : 1;
-        const long total = 6 * triples + (terms_ + 2 * angles_ + 5 * n) * L + 5 * n;
+        const long total = 11 * triples + (terms_ + 5 * n) * L + 5 * n;
         T* p = memory.resize(copies * total);
         take(cosine, p, triples);
         take(mean, p, triples);
@@ -124,8 +124,8 @@ struct Scratch {
         take(d_mean, p, triples);
         take(d_both, p, triples);
         take(terms, p, terms_ * L);
-        take(angles, p, angles_ * L);
-        take(d_angles, p, angles_ * L);
+        take(sine, p, triples);
+        take(factors, p, 4 * triples);
         take(rows, p, 5 * n * L);
         take(columns, p, 5 * n);
         stride = n;
@@ -175,26 +175,44 @@ long fill_triples(const Shell<N>& shell, Range range, Scratch<N>& s) {
     return t;
 }
 
-// 2 ((1 + cos(theta - ShfZ)) / 2)^Zeta for all Zeta and ShfZ, and the derivatives with respect to the cosine.
-template <bool GRADIENT, class N>
-INLINE void angular_factors(const AevTables<typename N::T>& tables, N cosine, Scratch<N>& s) {
+// (1 + cos(theta - ShfZ)) / 2 from x = cos(theta), y = sin(theta) and half the cosine and sine of ShfZ.
+template <class N>
+INLINE N half_angle(N x, N y, typename N::T c, typename N::T s) {
     typedef typename N::T T;
+    return at_least(x * c + y * s + (T)0.5, (T)0);
+}
+template <class N>
+INLINE N sine(N x) {
+    typedef typename N::T T;
+    return nsqrt(x * x * (T)-1 + (T)1);
+}
+// exp(-EtaA (mean - ShfA)^2)
+template <class N>
+INLINE N mean_factor(N offset, typename N::T EtaA) { return nexp(offset * offset * -EtaA); }
+
+// Sums over the triples of 2 ((1 + cos(theta - ShfZ)) / 2)^Zeta exp(-EtaA (mean - ShfA)^2) both, LANES triples in the
+// lanes, for one EtaA, one Zeta and A values of ShfA at a time: each sum stays in a register.
+template <int A, class N>
+INLINE void sum_terms(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, long triples, Scratch<N>& s) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
     const AevSpec& spec = tables.spec;
-    const N x = cosine * (T)0.95;
-    const N y = nsqrt(x * x * (T)-1 + (T)1);
-    N slope = x;
-    if (GRADIENT) slope = x / y;
+    for (long t = 0; t < triples; t += L) {
+        const N mean = s.mean.get(t), both = s.both.get(t) * (T)2;
+        UNROLL for (int a = 0; a < A; a++)
+            s.factors.put(t * A + a * L, mean_factor(mean + -tables.ShfA[shift + a], tables.EtaA[eta]) * both);
+    }
     for (int z = 0; z < spec.num_ShfZ; z++) {
         const T c = tables.cos_ShfZ[z] * (T)0.5, sn = tables.sin_ShfZ[z] * (T)0.5;
-        const N half = at_least(x * c + y * sn + (T)0.5, (T)0);
-        N d_half = half;
-        if (GRADIENT) d_half = (slope * -sn + c) * (T)(0.95 * 2);
-        for (int q = 0; q < spec.num_Zeta; q++) {
-            N p, below;
-            npowers(half, tables.Zeta[q], p, below);
-            const long at = (long)(q * spec.num_ShfZ + z) * LANES<T>;
-            s.angles.put(at, p * (T)2);
-            if (GRADIENT) s.d_angles.put(at, below * d_half * (T)tables.Zeta[q].value);
+        N sum[A];
+        UNROLL for (int a = 0; a < A; a++) sum[a] = N::of(0);
+        for (long t = 0; t < triples; t += L) {
+            const N angle = npower(half_angle(s.cosine.get(t), s.sine.get(t), c, sn), tables.Zeta[zeta]);
+            UNROLL for (int a = 0; a < A; a++) sum[a] = sum[a] + s.factors.get(t * A + a * L) * angle;
+        }
+        UNROLL for (int a = 0; a < A; a++) {
+            const long term = ((long)(eta * spec.num_Zeta + zeta) * spec.num_ShfA + shift + a) * spec.num_ShfZ + z;
+            s.terms.put(term * L, sum[a]);
         }
     }
 }
@@ -205,23 +223,18 @@ void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& she
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const AevSpec& spec = tables.spec;
-    for (long i = 0; i < tables.padded_angular; i++) s.terms.put(i * L, N::of(0));
     const long triples = fill_triples(shell, range, s);
     for (long t = 0; t < triples; t += L) {
-        angular_factors<false>(tables, s.cosine.get(t), s);
-        const N mean = s.mean.get(t), both = s.both.get(t);
-        long at = 0;
-        for (int e = 0; e < spec.num_EtaA; e++)
-            for (int q = 0; q < spec.num_Zeta; q++)
-                for (int a = 0; a < spec.num_ShfA; a++) {
-                    const N offset = mean + -tables.ShfA[a];
-                    const N factor = nexp(offset * offset * -tables.EtaA[e]) * both;
-                    for (int z = 0; z < spec.num_ShfZ; z++, at += L) {
-                        const N angle = s.angles.get((long)(q * spec.num_ShfZ + z) * L);
-                        s.terms.put(at, s.terms.get(at) + factor * angle);
-                    }
-                }
+        const N x = s.cosine.get(t) * (T)0.95;
+        s.cosine.put(t, x);
+        s.sine.put(t, sine(x));
     }
+    for (int e = 0; e < spec.num_EtaA; e++)
+        for (int q = 0; q < spec.num_Zeta; q++) {
+            int a = 0;
+            for (; a + 4 <= spec.num_ShfA; a += 4) sum_terms<4>(tables, e, q, a, triples, s);
+            for (; a < spec.num_ShfA; a++) sum_terms<1>(tables, e, q, a, triples, s);
+        }
     for (long i = 0; i < tables.padded_angular; i += L) {
         Vec<T> lanes[L];
         UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.a + (i + l) * L);
@@ -230,6 +243,37 @@ void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& she
             UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.b + (i + l) * L);
             store<T>(row.b + i, sums_of_each<T>(lanes));
         }
+    }
+}
+
+// What the terms of one EtaA, one Zeta and A values of ShfA add to the derivatives with respect to the cosine, the mean
+// distance and the product of cutoff functions of LANES triples, given dE/dterms.
+template <int A, class N>
+INLINE void add_slopes(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, Array<N> gradient, N x, N y,
+                       N slope, N mean, N& to_cosine, N& to_mean, N& to_both) {
+    typedef typename N::T T;
+    const AevSpec& spec = tables.spec;
+    const Array<N> g = gradient + ((long)(eta * spec.num_Zeta + zeta) * spec.num_ShfA + shift) * spec.num_ShfZ;
+    N value[A], turn[A];
+    UNROLL for (int a = 0; a < A; a++) value[a] = turn[a] = N::of(0);
+    for (int z = 0; z < spec.num_ShfZ; z++) {
+        const T c = tables.cos_ShfZ[z] * (T)0.5, sn = tables.sin_ShfZ[z] * (T)0.5;
+        N angle, below;
+        npowers(half_angle(x, y, c, sn), tables.Zeta[zeta], angle, below);
+        const N turned = below * (slope * -sn + c);
+        UNROLL for (int a = 0; a < A; a++) {
+            const N weight = g.get_splat(a * spec.num_ShfZ + z);
+            value[a] = value[a] + weight * angle;
+            turn[a] = turn[a] + weight * turned;
+        }
+    }
+    UNROLL for (int a = 0; a < A; a++) {
+        const N offset = mean + -tables.ShfA[shift + a];
+        const N factor = mean_factor(offset, tables.EtaA[eta]) * (T)2;
+        const N v = value[a] * factor;
+        to_both = to_both + v;
+        to_mean = to_mean + v * offset * (-2 * tables.EtaA[eta]);
+        to_cosine = to_cosine + turn[a] * factor * (T)(0.95 * tables.Zeta[zeta].value);
     }
 }
 
@@ -242,27 +286,17 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& sh
     const AevSpec& spec = tables.spec;
     const long triples = fill_triples(shell, range, s);
     for (long t = 0; t < triples; t += L) {
-        angular_factors<true>(tables, s.cosine.get(t), s);
+        const N x = s.cosine.get(t) * (T)0.95, y = sine(x), slope = x / y;
         const N mean = s.mean.get(t), both = s.both.get(t);
         N to_cosine = N::of(0), to_mean = N::of(0), to_both = N::of(0);
-        long at = 0;
         for (int e = 0; e < spec.num_EtaA; e++)
-            for (int q = 0; q < spec.num_Zeta; q++)
-                for (int a = 0; a < spec.num_ShfA; a++) {
-                    const N offset = mean + -tables.ShfA[a];
-                    const N factor = nexp(offset * offset * -tables.EtaA[e]);
-                    N value = N::of(0), slope = N::of(0);
-                    for (int z = 0; z < spec.num_ShfZ; z++, at++) {
-                        const long angle = (long)(q * spec.num_ShfZ + z) * L;
-                        const N g = gradient.get_splat(at);
-                        value = value + g * s.angles.get(angle);
-                        slope = slope + g * s.d_angles.get(angle);
-                    }
-                    value = value * factor;
-                    to_both = to_both + value;
-                    to_mean = to_mean + value * offset * (-2 * tables.EtaA[e]);
-                    to_cosine = to_cosine + slope * factor;
-                }
+            for (int q = 0; q < spec.num_Zeta; q++) {
+                int a = 0;
+                for (; a + 4 <= spec.num_ShfA; a += 4)
+                    add_slopes<4>(tables, e, q, a, gradient, x, y, slope, mean, to_cosine, to_mean, to_both);
+                for (; a < spec.num_ShfA; a++)
+                    add_slopes<1>(tables, e, q, a, gradient, x, y, slope, mean, to_cosine, to_mean, to_both);
+            }
         s.d_cosine.put(t, to_cosine * both);
         s.d_mean.put(t, to_mean * both);
         s.d_both.put(t, to_both);

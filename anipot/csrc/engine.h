@@ -9,8 +9,8 @@ namespace ANIPOT_ISA {
 
 // Atoms whose features exist at one time.
 constexpr long BLOCK_ATOMS = 2048;
-// Rows that one task takes through the networks.
-constexpr long TASK_ROWS = 192;
+// Rows that one task takes through the networks at most.
+constexpr long TASK_ROWS = 1024;
 
 struct EngineBase {
     virtual ~EngineBase() {}

@@ -136,6 +136,11 @@ INLINE void npowers(Real<T> base, Exponent zeta, Real<T>& p, Real<T>& below) {
     powers<T>(base.a, zeta, p.a, below.a);
 }
 template <class T>
+INLINE Real<T> npower(Real<T> base, Exponent zeta) {
+    if (zeta.integer) return {integer_power<T>(base.a, zeta.integer)};
+    return {vexp(vlog(vmax<T>(base.a, splat<T>((T)1e-30))) * (T)zeta.value)};
+}
+template <class T>
 INLINE void npowers(Dual<T> base, Exponent zeta, Dual<T>& p, Dual<T>& below) {
     Vec<T> two_below;
     Exponent less = {zeta.value - 1, zeta.integer - 1};
@@ -153,6 +158,13 @@ INLINE void npowers(Dual<T> base, Exponent zeta, Dual<T>& p, Dual<T>& below) {
     }
     p.b = below.a * base.b * (T)zeta.value;
     below.b = two_below * base.b * (T)(zeta.value - 1);
+}
+
+template <class T>
+INLINE Dual<T> npower(Dual<T> base, Exponent zeta) {
+    Dual<T> p, below;
+    npowers(base, zeta, p, below);
+    return p;
 }
 
 }  // namespace ANIPOT_ISA
