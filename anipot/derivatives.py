@@ -82,7 +82,6 @@ class Members:
         object.__setattr__(self, "stress_std", None if self.stress is None else _spread(self.stress))
 
 
-@torch.inference_mode(False)
 def single_point(
     model: torch.nn.Module,
     species: Tensor,
@@ -149,8 +148,9 @@ def single_point(
     result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
     if result is not None:
         return result
-    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
-    return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
+    with torch.inference_mode(False):
+        system = potential.system(*_ordinary(species, coordinates, cell, pbc))
+        return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
 
 
 class Ask(NamedTuple):

@@ -190,7 +190,9 @@ class _Plan:
         if cutoff_kind is None:
             raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")
         members = list(head) if type(head) is Ensemble else [head]
-        self.aev, self._kind, self.shifter, self.potential = aev, cutoff_kind, shifter, potential
+        self.aev, self.shifter, self.potential = aev, shifter, potential
+        self._cutoff_function = aev.cutoff_function
+        self._constants = self._read_constants()
         self.num_members, self.num_species = len(members), len(potential.elements)
         networks = [network for member in members for network in _networks(member, self.num_species)]
         layers = [_layers(network, aev.num_features) for network in networks]
@@ -247,30 +249,29 @@ class _Plan:
         return specs, first
 
     def _watch(self, members: list[Any], networks: list[nn.Module]) -> list[_Watch]:
-        """Return what to look at for each element, and at the end for all of them."""
+        """Return what to look at for all elements, and then for each."""
         potential = self.potential
         heads = members if members[0] is potential.head else [potential.head, *members]
         common = [potential, *self.aev.modules(), *heads, self.shifter, potential.converter]
         elements = [networks[e :: self.num_species] for e in range(self.num_species)]
-        return [_Watch([m for network in group for m in network.modules()]) for group in elements] + [_Watch(common)]
+        return [_Watch(common)] + [_Watch([m for network in group for m in network.modules()]) for group in elements]
 
     def constants_changed(self) -> bool:
         """Whether plain numbers of the model differ from those of the structures."""
-        aev, spec = self.aev, self._aev_spec
-        return not (
-            aev.Rcr == spec.Rcr
-            and aev.Rca == spec.Rca
-            and getattr(aev.cutoff_function, "order", 2) == spec.cutoff_order
-            and getattr(aev.cutoff_function, "eps", 0.0) == spec.cutoff_eps
-            and (self._system.index_of is not None) == self.potential.periodic_table_index
-        )
+        return self._constants != self._read_constants()
+
+    def _read_constants(self) -> tuple[Any, ...]:
+        aev, function = self.aev, self._cutoff_function
+        order, eps = getattr(function, "order", 2), getattr(function, "eps", 0.0)
+        return aev.Rcr, aev.Rca, order, eps, self.potential.periodic_table_index
 
     def changed(self, everything: bool = False) -> bool:
         """Whether anything that the last call has used is not what it was when the plan was made."""
-        present = self._present
-        if self._watches[-1].changed():
-            return True
-        return any((everything or present[e]) and self._watches[e].changed() for e in range(self.num_species))
+        common, *elements = self._watches
+        present = self._present[:]
+        return common.changed() or any(
+            watch.changed() for watch, used in zip(elements, present, strict=True) if used or everything
+        )
 
     def run(
         self,

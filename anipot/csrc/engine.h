@@ -352,13 +352,12 @@ class Engine : public EngineBase {
         const int E = known.num_species, M = head->members;
         const long width = columns.total, rows = task.to - task.from;
         const T seed = (T)(outputs > 1 ? 1.0 : 1.0 / M);
-        const int tile_rows = Network<T>::tile_rows(rows);
-        const long tiles = (rows + tile_rows - 1) / tile_rows;
+        const long blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
         for (int m = task.group; m < M; m += groups) {
             const int* first = &head->first_layer[m * E + task.element];
-            thread.network.prepare(head->layers + first[0], first[1] - first[0], first_layer, rows);
-            for (long tile = 0; tile < tiles; tile++) {
-                const long r0 = task.from + tile * rows / tiles, r1 = task.from + (tile + 1) * rows / tiles;
+            thread.network.prepare(head->layers + first[0], first[1] - first[0], first_layer);
+            for (long b = 0; b < blocks; b++) {
+                const long r0 = task.from + b * rows / blocks, r1 = task.from + (b + 1) * rows / blocks;
                 T* g = wants_gradient ? &gradients[(task.group * n + r0) * width] : nullptr;
                 thread.network.run((int)(r1 - r0), &features[r0 * width], width, &row_energies[m * n + r0], seed, g, width,
                                    m != task.group);

@@ -1,9 +1,10 @@
 // Dense networks of one element and one member: energies of a few atoms at a time and their gradient.
 //
-// A tile of rows (atoms) goes forward and backward through all layers while its activations sit in the first cache and
-// the weights in the second. Weights are read where torch keeps them, so that they cannot be stale: the backward product
-// G W has the right order in memory; the forward product X W^T is taken as dot products where rows are few, and through
-// a transposed copy made on the spot where they are many.
+// Up to MAX_ROWS rows (atoms) go forward and backward through all layers of a network while its weights sit in the second
+// cache; within a layer a few columns of the weights meet all rows before the next ones do. Weights are read where torch
+// keeps them, so that they cannot be stale: for the backward product G W they stand in the right order; the forward
+// product X W^T is taken as dot products where rows are few, and through a transposed copy of the few columns at hand
+// where they are many.
 #pragma once
 
 #include "memory.h"
@@ -17,9 +18,9 @@ constexpr int TILE_ROWS = 12, DOT_ROWS = 6;  // 32 registers
 constexpr int TILE_ROWS = 6, DOT_ROWS = 2;  // 16 registers
 #endif
 // From this many rows on a transposed copy of the weights costs less than the sums over lanes of dot products.
-constexpr long COPY_ROWS = 36;
-// Rows of a tile without such a copy.
-constexpr int NARROW_TILE = 6;
+constexpr long COPY_ROWS = 24;
+// Rows that go through the layers together.
+constexpr int MAX_ROWS = 96;
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
@@ -68,22 +69,36 @@ struct Choice<T, V, THEN, 0> {
     static Product<T> of(int) { return nullptr; }
 };
 
-// As `product`, for all `width` columns of C (whole vectors). Column c of C is column `columns[c / LANES]` of B, or c.
+// As `product`, for any number of rows, in tiles of equal size, and V vectors of columns.
+template <class T, int V, int THEN>
+void multiply_columns(int rows, int tile, const T* A, long lda, long depth, const T* const* B, long ldb, T* C, long ldc,
+                      const T* D, long ldd) {
+    const int tiles = (rows + tile - 1) / tile, size = rows / tiles, larger_ones = rows % tiles;
+    constexpr int R = V == 4 ? TILE_ROWS / 2 : TILE_ROWS;
+    const Product<T> plain = Choice<T, V, THEN, R>::of(size), larger_ = larger_ones ? Choice<T, V, THEN, R>::of(size + 1) : plain;
+    for (int t = 0; t < tiles; t++) {
+        (t < larger_ones ? larger_ : plain)(A, lda, depth, B, ldb, C, ldc, D, ldd);
+        const int n = size + (t < larger_ones);
+        A += n * lda;
+        C += n * ldc;
+        D += n * ldd;
+    }
+}
+
+// The same for all `width` columns of C. Column c of C is column `columns[c / LANES]` of B, or c.
 template <class T, int THEN>
-void multiply(int rows, const T* A, long lda, long depth, const T* B, long ldb, long panel, const int* columns, long width,
-              T* C, long ldc, const T* D, long ldd) {
+void multiply(int rows, const T* A, long lda, long depth, const T* B, long ldb, const int* columns, long width, T* C,
+              long ldc, const T* D, long ldd) {
     constexpr int L = LANES<T>, NARROW = TILE_ROWS / 2;
-    const Product<T> four = rows <= NARROW ? Choice<T, 4, THEN, NARROW>::of(rows) : nullptr;
-    const Product<T> two = Choice<T, 2, THEN, TILE_ROWS>::of(rows), one = Choice<T, 1, THEN, TILE_ROWS>::of(rows);
     for (long c = 0; c < width;) {
         const long left = (width - c) / L;
-        const int vectors = four && left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        const int vectors = rows <= NARROW && left >= 4 ? 4 : left >= 2 ? 2 : 1;
         const T* at[4];
-        for (int v = 0; v < vectors; v++) {
-            const long column = c + v * L;
-            at[v] = B + (columns ? columns[column / L] : panel ? column / L * panel : column);
-        }
-        (vectors == 4 ? four : vectors == 2 ? two : one)(A, lda, depth, at, ldb, C + c, ldc, D + c, ldd);
+        for (int v = 0; v < vectors; v++) at[v] = B + (columns ? columns[c / L + v] : c + v * L);
+        (vectors == 4   ? multiply_columns<T, 4, THEN>
+         : vectors == 2 ? multiply_columns<T, 2, THEN>
+                        : multiply_columns<T, 1, THEN>)(rows, vectors == 4 ? NARROW : TILE_ROWS, A, lda, depth, at, ldb,
+                                                        C + c, ldc, D + c, ldd);
         c += vectors * L;
     }
 }
@@ -120,28 +135,25 @@ INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments
     UNROLL for (int r = 0; r < R; r++) store<T>(out + r * ldo, Join<T, C / 2, 1>::run(sum[r]));
 }
 
-// Y (R, n_out) = X W^T by dot products; n_out and the lengths of the segments are whole vectors.
+// Y (rows, n_out) = X W^T by dot products; n_out and the lengths of the segments are whole vectors.
 template <class T, int R>
 __attribute__((noinline)) void dot_products(const T* X, long ldx, const Segment* segments, int num_segments, const T* W,
-                                            long ldw, long n_out, T* Y, long ldy) {
+                                            long ldw, T* Y, long ldy) {
     constexpr int L = LANES<T>, C = DOT_COLUMNS<T>;
     alignas(64) T partial[R * L * L / C];
-    for (long o = 0; o < n_out; o += L) {
-        for (int c = 0; c < L; c += C)
-            dots<T, R>(X, ldx, segments, num_segments, W + (o + c) * ldw, ldw, partial + c / C * L, L * L / C);
-        for (int r = 0; r < R; r++) {
-            Vec<T> lanes[L / C];
-            UNROLL for (int l = 0; l < L / C; l++) lanes[l] = load<T>(partial + (r * (L / C) + l) * L);
-            store<T>(Y + r * ldy + o, Join<T, L / 2, C>::run(lanes));
-        }
+    for (int c = 0; c < L; c += C)
+        dots<T, R>(X, ldx, segments, num_segments, W + c * ldw, ldw, partial + c / C * L, L * L / C);
+    for (int r = 0; r < R; r++) {
+        Vec<T> lanes[L / C];
+        UNROLL for (int l = 0; l < L / C; l++) lanes[l] = load<T>(partial + (r * (L / C) + l) * L);
+        store<T>(Y + r * ldy, Join<T, L / 2, C>::run(lanes));
     }
 }
 template <class T, int R>
-void choose_dot_products(int rows, const T* X, long ldx, const Segment* s, int n, const T* W, long ldw, long n_out, T* Y,
-                         long ldy) {
+void choose_dot_products(int rows, const T* X, long ldx, const Segment* s, int n, const T* W, long ldw, T* Y, long ldy) {
     if constexpr (R > 0) {
-        if (rows == R) return dot_products<T, R>(X, ldx, s, n, W, ldw, n_out, Y, ldy);
-        choose_dot_products<T, R - 1>(rows, X, ldx, s, n, W, ldw, n_out, Y, ldy);
+        if (rows == R) return dot_products<T, R>(X, ldx, s, n, W, ldw, Y, ldy);
+        choose_dot_products<T, R - 1>(rows, X, ldx, s, n, W, ldw, Y, ldy);
     }
 }
 
@@ -232,18 +244,17 @@ struct FirstLayer {
     bool whole;          // all segments are whole vectors and leave no padding in between
 };
 
-// One layer as this thread computes with it: torch's own memory, or copies in whole vectors.
+// One layer as this thread computes with it: torch's own memory, or copies in whole vectors where that has other sizes.
 template <class T>
 struct Layer {
-    const T *weight, *bias;  // (n_out, n_in), and (width) padded with zeros
-    const T* transposed;     // panels of LANES columns of W^T, one after the other, or null: dot products
-    const T* rows;           // W for the backward product
-    const int* columns;      // of rows, for each vector; null: as they stand
-    long ld_rows;
-    long depth, width;       // n_in in whole vectors, n_out in whole vectors
-    long n_in, n_out;
+    const T *weight, *bias;  // (n_out, ld), and (width) padded with zeros
+    const int* columns;      // of the weight, for each vector of the input; null: as they stand
     const Segment* segments;
     int num_segments;
+    long ld;
+    long depth, width;       // n_in and n_out in whole vectors
+    long n_out;
+    bool copied;             // the weight has whole vectors of columns in the order of the input
     int activation;
     T parameter;
 };
@@ -253,61 +264,60 @@ constexpr int MAX_LAYERS = 32;
 template <class T>
 class Network {
    public:
-    // Prepares for `rows` atoms whose features are laid out as `first` says.
-    void prepare(const LayerSpec* specs, int num_layers_, const FirstLayer& first, long rows) {
+    // Prepares for atoms whose features are laid out as `first` says.
+    void prepare(const LayerSpec* specs, int num_layers_, const FirstLayer& first) {
         num_layers = num_layers_;
-        long room = 0, widest = 0, slopes = 0;
+        long room = 0, widest = 0, slopes = 0, deepest = 0;
         for (int l = 0; l < num_layers; l++) {
             const long n_in = l ? padded<T>(specs[l].n_in) : first.width, n_out = padded<T>(specs[l].n_out);
-            room += 2 * n_in * n_out + n_out + n_in;
+            room += n_in * n_out + n_out;
             widest = larger(widest, n_out);
+            deepest = larger(deepest, n_in);
             slopes += n_out;
         }
         T* copy = copies.resize(room);
-        T* d = derivatives.resize(slopes * TILE_ROWS);
-        for (int b = 0; b < 2; b++) values[b].resize(widest * TILE_ROWS);
+        T* d = derivatives.resize(slopes * MAX_ROWS);
+        for (int b = 0; b < 2; b++) values[b].resize(widest * MAX_ROWS);
+        panels.resize(2 * deepest * LANES<T>);
         for (int l = 0; l < num_layers; l++) {
-            set(layers[l], specs[l], l ? nullptr : &first, l, rows, copy);
+            set(layers[l], specs[l], l ? nullptr : &first, l, copy);
             slope[l] = d;
-            d += layers[l].width * TILE_ROWS;
+            d += layers[l].width * MAX_ROWS;
         }
     }
 
-    // Rows to give to `run` at a time.
-    static int tile_rows(long rows) { return rows >= COPY_ROWS ? TILE_ROWS : NARROW_TILE; }
-
-    // Energies (rows) of one tile; the gradient times `seed` is stored in, or added to, G (rows, ldg) if not null.
+    // Energies of up to MAX_ROWS atoms; the gradient times `seed` is stored in, or added to, G (rows, ldg) if not null.
     void run(int rows, const T* X, long ldx, double* energies, T seed, T* G, long ldg, bool add) {
         const T* input = X;
         long ld = ldx;
         const int last = num_layers - 1;
         for (int l = 0; l < last; l++) {
             T* out = values[l & 1].data;
-            forward(layers[l], rows, input, ld, out);
-            activate_all<T>(layers[l].activation, layers[l].parameter, layers[l].bias, rows, layers[l].width, out, slope[l]);
+            const Layer<T>& layer = layers[l];
+            forward(layer, rows, input, ld, out);
+            activate_all<T>(layer.activation, layer.parameter, layer.bias, rows, layer.width, out, slope[l]);
             input = out;
-            ld = layers[l].width;
+            ld = layer.width;
         }
         const Layer<T>& top = layers[last];
         for (int r = 0; r < rows; r++) energies[r] = (double)dot(top, input + r * ld) + (double)top.bias[0];
         if (!G) return;
         if (last == 0) return gradient_of_linear(top, rows, seed, G, ldg, add);
         T *g = values[0].data, *next = values[1].data;
-        long width = layers[last - 1].width;
+        const long width = layers[last - 1].width;
         for (int r = 0; r < rows; r++)
             for (long i = 0; i < width; i += LANES<T>)
-                store<T>(g + r * width + i,
-                         load<T>(top.rows + i) * load<T>(slope[last - 1] + r * width + i) * seed);
+                store<T>(g + r * width + i, load<T>(top.weight + i) * load<T>(slope[last - 1] + r * width + i) * seed);
         for (int l = last - 1; l > 0; l--) {
             const Layer<T>& layer = layers[l];
-            multiply<T, MULTIPLY>(rows, g, layer.width, layer.n_out, layer.rows, layer.ld_rows, 0, nullptr, layer.depth, next,
+            multiply<T, MULTIPLY>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth, next,
                                   layer.depth, slope[l - 1], layer.depth);
             T* swap = g;
             g = next;
             next = swap;
         }
         const Layer<T>& layer = layers[0];
-        (add ? multiply<T, ADD> : multiply<T, STORE>)(rows, g, layer.width, layer.n_out, layer.rows, layer.ld_rows, 0,
+        (add ? multiply<T, ADD> : multiply<T, STORE>)(rows, g, layer.width, layer.n_out, layer.weight, layer.ld,
                                                       layer.columns, layer.depth, G, ldg, G, ldg);
     }
 
@@ -315,21 +325,21 @@ class Network {
     int num_layers = 0;
     Layer<T> layers[MAX_LAYERS];
     T* slope[MAX_LAYERS];
-    Segment ones[MAX_LAYERS + 1];
-    Buffer<T> copies, derivatives, values[2];
+    Segment whole_row[MAX_LAYERS];
+    Buffer<T> copies, derivatives, values[2], panels;
 
-    void set(Layer<T>& layer, const LayerSpec& spec, const FirstLayer* first, int l, long rows, T*& copy) {
+    void set(Layer<T>& layer, const LayerSpec& spec, const FirstLayer* first, int l, T*& copy) {
         constexpr int L = LANES<T>;
         layer.weight = (const T*)spec.weight;
-        layer.n_in = spec.n_in;
+        layer.ld = spec.n_in;
         layer.n_out = spec.n_out;
         layer.depth = first ? first->width : padded<T>(spec.n_in);
         layer.width = padded<T>(spec.n_out);
         layer.activation = spec.activation;
         layer.parameter = (T)spec.parameter;
         layer.columns = first ? first->columns : nullptr;
-        ones[l] = {0, 0, (int)spec.n_in};
-        layer.segments = first ? first->segments : &ones[l];
+        whole_row[l] = {0, 0, (int)spec.n_in};
+        layer.segments = first ? first->segments : &whole_row[l];
         layer.num_segments = first ? first->num_segments : 1;
         layer.bias = (const T*)spec.bias;
         if (!spec.bias || spec.n_out % L) {
@@ -337,22 +347,14 @@ class Network {
             for (long i = 0; i < layer.width; i++) copy[i] = spec.bias && i < spec.n_out ? ((const T*)spec.bias)[i] : 0;
             copy += layer.width;
         }
-        const bool top = spec.n_out == 1;
-        const bool aligned = first ? first->whole : spec.n_in % L == 0;
-        layer.rows = layer.weight;
-        layer.ld_rows = spec.n_in;
-        if (!aligned || (top && first)) {
+        // The only row of the last layer is copied too if the features are its input: it is read in their order.
+        layer.copied = first ? !first->whole || spec.n_out == 1 : spec.n_in % L != 0;
+        if (layer.copied) {
             copy_rows(layer, copy);
-            layer.rows = copy;
-            layer.ld_rows = layer.depth;
+            layer.weight = copy;
+            layer.ld = layer.depth;
             layer.columns = nullptr;
             copy += layer.depth * spec.n_out;
-        }
-        layer.transposed = nullptr;
-        if (!top && (!aligned || spec.n_out % L || rows >= COPY_ROWS)) {
-            transpose(layer, copy);
-            layer.transposed = copy;
-            copy += layer.depth * layer.width;
         }
     }
 
@@ -362,52 +364,70 @@ class Network {
         for (long o = 0; o < layer.n_out; o++)
             for (int s = 0; s < layer.num_segments; s++) {
                 const Segment& segment = layer.segments[s];
-                memcpy(to + o * layer.depth + segment.feature, layer.weight + o * layer.n_in + segment.weight,
+                memcpy(to + o * layer.depth + segment.feature, layer.weight + o * layer.ld + segment.weight,
                        sizeof(T) * segment.length);
             }
     }
 
-    static void transpose(const Layer<T>& layer, T* to) {
+    void forward(const Layer<T>& layer, int rows, const T* X, long ldx, T* Y) {
         constexpr int L = LANES<T>;
-        const bool whole = layer.ld_rows == layer.depth && !layer.columns;
-        for (long o = 0; o < layer.width; o += L) {
-            const int count = (int)smaller<long>(L, layer.n_out - o);
-            T* panel = to + o * layer.depth;
-            long line = 0, row = 0;
-            for (long k = 0; k < layer.depth; k += L) {
-                const long column = whole ? k : layer.columns ? layer.columns[k / L] : k;
-                const T* from = layer.rows + o * layer.ld_rows + column;
-                if (count < L) {
-                    for (int i = 0; i < L; i++)
-                        for (int j = 0; j < L; j++) panel[(k + i) * L + j] = j < count ? from[j * layer.ld_rows + i] : 0;
-                    continue;
+        if (layer.copied || layer.n_out % L || rows >= COPY_ROWS) {
+            for (long o = 0; o < layer.width; o += 2 * L) {
+                const int vectors = o + L < layer.width ? 2 : 1;
+                const T* at[2];
+                for (int v = 0; v < vectors; v++) {
+                    at[v] = &panels[v * L * layer.depth];
+                    transpose(layer, o + v * L, (T*)at[v]);
                 }
-                Vec<T> v[L];
-                UNROLL for (int j = 0; j < L; j++) v[j] = load<T>(from + j * layer.ld_rows);
-                // As much of the next rows, line after line: the order in which memory is fast.
-                for (int j = 0; j < L; j++) {
-                    const T* next = layer.rows + (o + L + row) * layer.ld_rows;
-                    __builtin_prefetch(next + (whole || !layer.columns ? line : layer.columns[line / L]));
-                    if ((line += L) == layer.depth) line = 0, row++;
-                }
-                transpose_square(v);
-                UNROLL for (int i = 0; i < L; i++) store<T>(panel + (k + i) * L, v[i]);
+                (vectors == 2 ? multiply_columns<T, 2, STORE> : multiply_columns<T, 1, STORE>)(
+                    rows, TILE_ROWS, X, ldx, layer.depth, at, L, Y + o, layer.width, Y, 0);
             }
+            return;
+        }
+        const int tiles = (rows + DOT_ROWS - 1) / DOT_ROWS;
+        for (long o = 0; o < layer.width; o += L)
+            for (int t = 0; t < tiles; t++) {
+                const int r = t * rows / tiles, n = (t + 1) * rows / tiles - r;
+                choose_dot_products<T, DOT_ROWS>(n, X + r * ldx, ldx, layer.segments, layer.num_segments,
+                                                 layer.weight + o * layer.ld, layer.ld, Y + r * layer.width + o,
+                                                 layer.width);
+            }
+    }
+
+    // LANES rows of W from row o on, as columns: (depth, LANES).
+    static void transpose(const Layer<T>& layer, long o, T* panel) {
+        constexpr int L = LANES<T>;
+        const int count = (int)smaller<long>(L, layer.n_out - o);
+        long line = 0, row = 0;
+        for (long k = 0; k < layer.depth; k += L) {
+            const T* from = layer.weight + o * layer.ld + (layer.columns ? layer.columns[k / L] : k);
+            if (count < L) {
+                for (int i = 0; i < L; i++)
+                    for (int j = 0; j < L; j++) panel[(k + i) * L + j] = j < count ? from[j * layer.ld + i] : 0;
+                continue;
+            }
+            Vec<T> v[L];
+            UNROLL for (int j = 0; j < L; j++) v[j] = load<T>(from + j * layer.ld);
+            // As much of the next rows, line after line: the order in which memory is fast.
+            for (int j = 0; j < L; j++) {
+                const T* next = layer.weight + (o + L + row) * layer.ld;
+                __builtin_prefetch(next + (layer.columns ? layer.columns[line / L] : line));
+                if ((line += L) == layer.depth) line = 0, row++;
+            }
+            transpose_square<1>(v);
+            UNROLL for (int i = 0; i < L; i++) store<T>(panel + (k + i) * L, v[i]);
         }
     }
-    // Swaps off-diagonal blocks of 1, 2, 4 ... lanes.
-    static INLINE void transpose_square(Vec<T>* v) {
-        transpose_step<1>(v);
-    }
+    // Swaps off-diagonal blocks of H, 2 H, 4 H ... lanes.
     template <int H>
-    static INLINE void transpose_step(Vec<T>* v) {
+    static INLINE void transpose_square(Vec<T>* v) {
         if constexpr (H < LANES<T>) {
             const Int<T> lane = lane_numbers<T>();
             UNROLL for (int i = 0; i < LANES<T>; i++)
                 if (!(i & H)) {
                     const Vec<T> a = v[i], b = v[i + H];
 #if defined(__clang__)
-                    for (int l = 0; l < LANES<T>; l++) {
+                    UNROLL for (int l = 0; l < LANES<T>; l++) {
                         v[i][l] = l & H ? b[l ^ H] : a[l];
                         v[i + H][l] = l & H ? b[l] : a[l ^ H];
                     }
@@ -417,31 +437,21 @@ class Network {
                     v[i + H] = __builtin_shuffle(a, b, upper ? lane + LANES<T> : lane ^ H);
 #endif
                 }
-            transpose_step<2 * H>(v);
+            transpose_square<2 * H>(v);
         }
     }
 
-    static void forward(const Layer<T>& layer, int rows, const T* X, long ldx, T* Y) {
-        if (layer.transposed)
-            return multiply<T, STORE>(rows, X, ldx, layer.depth, layer.transposed, LANES<T>,
-                                      LANES<T> * layer.depth, nullptr, layer.width, Y, layer.width, Y, 0);
-        for (int r = 0; r < rows; r += DOT_ROWS)
-            choose_dot_products<T, DOT_ROWS>(smaller(DOT_ROWS, rows - r), X + r * ldx, ldx, layer.segments,
-                                             layer.num_segments, layer.weight, layer.n_in, layer.n_out, Y + r * layer.width,
-                                             layer.width);
-    }
-
-    // One output: the product with its only row, which `rows` holds in the order of the features.
+    // One output: the product with its only row.
     static T dot(const Layer<T>& top, const T* x) {
         Vec<T> sum = {};
-        for (long i = 0; i < top.depth; i += LANES<T>) sum += load<T>(x + i) * load<T>(top.rows + i);
+        for (long i = 0; i < top.depth; i += LANES<T>) sum += load<T>(x + i) * load<T>(top.weight + i);
         return sum_lanes<T>(sum);
     }
     static void gradient_of_linear(const Layer<T>& top, int rows, T seed, T* G, long ldg, bool add) {
         for (int r = 0; r < rows; r++)
             for (long i = 0; i < top.depth; i += LANES<T>) {
                 T* g = G + r * ldg + i;
-                store<T>(g, (add ? load<T>(g) : Vec<T>{}) + load<T>(top.rows + i) * seed);
+                store<T>(g, (add ? load<T>(g) : Vec<T>{}) + load<T>(top.weight + i) * seed);
             }
     }
 };
