@@ -22,10 +22,10 @@ from anipot.kernels import library
 from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec
 from anipot.kernels.specs import address, fill_aev, fill_system
 from anipot.potential import Potential
-from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
+from anipot.representation import AEVComputer
+from anipot.representation.cutoffs import NATIVE_CUTOFFS
 
 #: Numbers that csrc/spec.h gives them.
-CUTOFFS: dict[type, int] = {CosineCutoff: 0, SmoothCutoff: 1}
 ACTIVATIONS: dict[type, int] = {
     CELU: 1,
     nn.CELU: 1,
@@ -186,7 +186,7 @@ class _Plan:
         aev, head, shifter = potential.representation, potential.head, potential.shifter
         if type(aev) is not AEVComputer:
             raise NotCovered(f"the representation is a {type(aev).__name__}, not an AEVComputer")
-        cutoff_kind = CUTOFFS.get(type(aev.cutoff_function))
+        cutoff_kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
         if cutoff_kind is None:
             raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")
         members = list(head) if type(head) is Ensemble else [head]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from anipot.kernels import pairs as kernels
 from anipot.neighbors.brute_force import brute_force
 from anipot.neighbors.cell_list import cell_list
 from anipot.neighbors.pairs import Pairs, check_distances, displacements
@@ -27,6 +28,9 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
     """
     coordinates = coordinates.detach()
     cell = None if cell is None else cell.detach()
+    found = kernels.find_pairs(species >= 0, coordinates, cell, pbc, cutoff)
+    if found is not None:
+        return Pairs(*found)
     small = species.shape[0] * species.shape[1] ** 2 <= BRUTE_FORCE_LIMIT
     search = brute_force if cell is None and small else cell_list
     return search(coordinates, species >= 0, cell, pbc, cutoff)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from anipot.exact import ExactBuffers
+from anipot.kernels import aev as kernels
 from anipot.neighbors import Pairs, neighborhoods, triples
-from anipot.representation.cutoffs import CosineCutoff
+from anipot.representation.cutoffs import NATIVE_CUTOFFS, CosineCutoff
 from anipot.structures import SpeciesFeatures, check_element_indices, check_system
 
 
@@ -184,6 +185,10 @@ class AEVComputer(ExactBuffers):
         num_atoms
             N.
         """
+        kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
+        if kind is not None and kernels.covers(vectors):
+            constants, sizes = kernels.constants_and_sizes(self, kind)
+            return kernels.aev(center, neighbor_species, vectors, constants, sizes, num_atoms)
         center, neighbor_species, vectors, distances = _within(self.Rcr, center, neighbor_species, vectors)
         radial = self._radial(center, neighbor_species, distances, num_atoms)
         center, neighbor_species, vectors, distances = _within(self.Rca, center, neighbor_species, vectors)
@@ -197,6 +202,8 @@ class AEVComputer(ExactBuffers):
         pairs = torch.bincount(center, minlength=num_atoms)
         triples_ = neighbors * (neighbors - 1) // 2
         per_pair, per_triple = 6 * len(self.ShfR) * len(self.EtaR), 4 * self.angular_sublength + 40
+        if type(self.cutoff_function) in NATIVE_CUTOFFS and kernels.covers(vectors):
+            per_pair, per_triple = 20, 0  # the kernels keep no terms
         return 8 * (pairs * per_pair + triples_ * per_triple + 2 * self.num_features)
 
     def _radial(self, center: Tensor, neighbor_species: Tensor, distances: Tensor, num_atoms: int) -> Tensor:

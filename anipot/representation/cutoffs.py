@@ -50,3 +50,7 @@ class SmoothCutoff(nn.Module):
 
     def extra_repr(self) -> str:
         return f"order={self.order}, eps={self.eps}"
+
+
+#: Cutoff functions that the native kernels know, and the numbers that csrc/spec.h gives them.
+NATIVE_CUTOFFS: dict[type, int] = {CosineCutoff: 0, SmoothCutoff: 1}
