@@ -1,7 +1,7 @@
 """Build of the native kernels: one shared library, plain C interface, neither Python nor torch linked in.
 
 The kernels are compiled once for each instruction set; the library picks one when it is loaded. Where they cannot be
-compiled the installation goes on without them, and ``anipot doctor`` says why. Everything else stands in pyproject.toml.
+compiled the installation goes on without them, and ``anipot doctor`` says why. All else stands in pyproject.toml.
 """
 
 import os

@@ -235,9 +235,7 @@ def evaluate_natively(
         forces=None if values.forces is None else values.forces.mean(0),
         stress=None if values.stress is None else values.stress.mean(0),
         atomic_energies=None if atomic is None else atomic.mean(0),
-        members=Members(
-            values.energies, values.forces, values.stress, atomic, num_atoms=(species >= 0).sum(-1)
-        ),
+        members=Members(values.energies, values.forces, values.stress, atomic, num_atoms=(species >= 0).sum(-1)),
     )
 
 

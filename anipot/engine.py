@@ -204,12 +204,10 @@ class _Plan:
         if potential.device.type != "cpu":
             raise NotCovered(f"the model is on {potential.device}")
         wide = self.dtype is torch.float64
-        if old is not None and old.wide == wide:  # with the memory and the list of neighbors it has
-            self.handle, self._owner = old.handle, old._owner
-        else:
-            self._owner = _Handle(wide)
-            self.handle = self._owner.handle
-        self.wide = wide
+        self.wide: bool = wide
+        #: With the memory and the list of neighbors that it has.
+        self.owner: _Handle = old.owner if old is not None and old.wide == wide else _Handle(wide)
+        self.handle = self.owner.handle
         self._aev_spec, self._system, self._result = AevSpec(), SystemSpec(), ResultSpec()
         self._present = (ctypes.c_int32 * self.num_species)()
         self._result.present = self._present
@@ -330,9 +328,9 @@ class _Watch:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         modules = list(modules)
         self._module_dicts = [m._modules for m in modules if m._modules]
-        self._tensor_dicts = [d for m in modules for d in (m._parameters, m._buffers) if d]
+        self._tensor_dicts: list[dict[str, Any]] = [d for m in modules for d in (m._parameters, m._buffers) if d]
         self._hook_dicts = [d for m in modules for d in (m._forward_hooks, m._forward_pre_hooks)]
-        self._modules = list(chain.from_iterable(map(dict.values, self._module_dicts)))
+        self._modules = list(_values(self._module_dicts))
         self._attributes = {
             (m, name) for m in modules for name in ("alpha", "approximate") if isinstance(m, _WITH_ATTRIBUTES[name])
         }
@@ -342,20 +340,22 @@ class _Watch:
             raise NotCovered("a module of the model has a forward hook")
 
     def _look(self) -> list[int]:
-        tensors = chain.from_iterable(map(dict.values, self._tensor_dicts))
         try:
-            return list(map(Tensor.data_ptr, tensors))
+            return list(map(Tensor.data_ptr, _values(self._tensor_dicts)))
         except TypeError:  # a bias is None
-            tensors = chain.from_iterable(map(dict.values, self._tensor_dicts))
-            return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+            return [0 if tensor is None else tensor.data_ptr() for tensor in _values(self._tensor_dicts)]
 
     def changed(self) -> bool:
         return (
             any(self._hook_dicts)
-            or self._modules != list(chain.from_iterable(map(dict.values, self._module_dicts)))
+            or self._modules != list(_values(self._module_dicts))
             or self._addresses != self._look()
             or self._values != [getattr(m, name) for m, name in self._attributes]
         )
+
+
+def _values(dicts: list[Any]) -> Iterable[Any]:
+    return chain.from_iterable(map(dict.values, dicts))
 
 
 class _Layer(NamedTuple):

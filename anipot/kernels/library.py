@@ -22,7 +22,7 @@ _reference_only = False
 class AevSpec(ctypes.Structure):
     """Constants of an AEV; see csrc/spec.h for all of these structures."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *[(name, c_double) for name in ("Rcr", "Rca", "cutoff_eps")],
         *[(name, c_int32) for name in ("num_species", "cutoff_kind", "cutoff_order")],
         *[(f"num_{name}", c_int32) for name in ("EtaR", "ShfR", "EtaA", "Zeta", "ShfA", "ShfZ")],
@@ -31,7 +31,7 @@ class AevSpec(ctypes.Structure):
 
 
 class LayerSpec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("weight", c_void_p),
         ("bias", c_void_p),
         ("parameter", c_double),
@@ -42,7 +42,7 @@ class LayerSpec(ctypes.Structure):
 
 
 class HeadSpec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("members", c_int32),
         ("wide", c_int32),
         ("first_layer", POINTER(c_int32)),
@@ -53,7 +53,7 @@ class HeadSpec(ctypes.Structure):
 
 
 class SystemSpec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("num_molecules", c_int64),
         ("num_atoms", c_int64),
         ("species", c_void_p),
@@ -69,7 +69,7 @@ class SystemSpec(ctypes.Structure):
 
 
 class ResultSpec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("energies", c_void_p),
         ("atomic_energies", c_void_p),
         ("forces", c_void_p),
@@ -82,7 +82,7 @@ class ResultSpec(ctypes.Structure):
 
 
 class PairsSpec(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("num_pairs", c_int64),
         ("num_atoms", c_int64),
         ("center", c_void_p),
@@ -94,7 +94,7 @@ class PairsSpec(ctypes.Structure):
 
 
 class PairsResult(ctypes.Structure):
-    _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]  # noqa: RUF012
+    _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]
 
 
 class Backend(NamedTuple):
@@ -221,5 +221,7 @@ def backends() -> list[Backend]:
     rest = "devices other than the CPU, and models the kernels do not cover"
     return [
         Backend("cpu-native", native, active, why),
-        Backend("torch", True, not active, f"plain torch operations: for {rest}" if active else "plain torch operations"),
+        Backend(
+            "torch", True, not active, f"plain torch operations: for {rest}" if active else "plain torch operations"
+        ),
     ]
