@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+import anipot
 from anipot import (
     CELU,
     AEVComputer,
@@ -18,6 +22,7 @@ from anipot import (
     Potential,
     SmoothCutoff,
 )
+from anipot.kernels import instruction_set, library
 
 ELEMENTS = ("H", "C", "N", "O")
 SELF_ENERGIES = [-0.6, -38.1, -54.7, -75.2]
@@ -67,3 +72,54 @@ def molecule(num_atoms: int, seed: int, spacing: float = 1.3) -> tuple[Tensor, T
     noise = 0.25 * torch.rand(num_atoms, 3, generator=generator, dtype=torch.float64)
     numbers = torch.tensor([1, 6, 7, 8])[torch.randint(0, 4, (num_atoms,), generator=generator)]
     return numbers, sites + noise
+
+
+def _has(name: str) -> bool:
+    try:
+        with instruction_set(name):
+            return True
+    except ValueError:
+        return False
+
+
+#: What the native kernels run with on this machine, the best first; empty where they were not built.
+INSTRUCTION_SETS = [name for name in ("avx512", "avx2", "baseline") if _has(name)]
+
+needs_kernels = pytest.mark.skipif(library() is None, reason=anipot.backends()[0].reason)
+
+
+def natively(model: nn.Module, *args: Any, **options: Any) -> anipot.SinglePoint:
+    """Return ``single_point`` from the kernels; an error where torch would have computed it."""
+    with mock.patch("anipot.derivatives.find_pairs", side_effect=AssertionError("left to torch")):
+        return anipot.single_point(model, *args, **options)
+
+
+def by_torch(model: nn.Module, *args: Any, **options: Any) -> anipot.SinglePoint:
+    """Return ``single_point`` from plain torch operations."""
+    with anipot.reference_path():
+        return anipot.single_point(model, *args, **options)
+
+
+def fresh(model: Any) -> Any:
+    """Return the same potential without its engine, which remembers the instruction set that it was made for."""
+    model.__dict__.pop("_engine", None)
+    return model
+
+
+#: Rounding of the small networks above, in units of the last place of 1: of energies in Hartree per molecule or atom,
+#: of forces, and of stress, which is forces of a few Å spread over cells of 60 Å³ and more.
+ROUNDING = {"energies": 16, "atomic_energies": 16, "forces": 16, "stress": 1 / 8}
+
+
+def assert_same(actual: anipot.SinglePoint, expected: anipot.SinglePoint, dtype: torch.dtype = torch.float64) -> None:
+    """Compare all values that there are, within the rounding of ``dtype``, in which they were computed."""
+    for a, e in ((actual, expected), (actual.members, expected.members)):
+        assert (a is None) == (e is None)
+        for name, units in ROUNDING.items() if e is not None else ():
+            x, y = getattr(a, name), getattr(e, name)
+            assert (x is None) == (y is None), name
+            if y is None:
+                continue
+            # Self energies, up to 1000 Hartree, are float64 and are added in any order.
+            rtol, atol = 1e-15 if "energies" in name else 0.0, units * torch.finfo(dtype).eps
+            torch.testing.assert_close(x.double(), y.double(), rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

@@ -294,7 +294,7 @@ class Network {
         for (int l = 0; l < last; l++) {
             T* out = values[l & 1].data;
             const Layer<T>& layer = layers[l];
-            forward(layer, rows, input, ld, out);
+            forward(layer, rows, input, ld, out, layer.width);
             activate_all<T>(layer.activation, layer.parameter, layer.bias, rows, layer.width, out, slope[l]);
             input = out;
             ld = layer.width;
@@ -321,12 +321,40 @@ class Network {
                                                       layer.columns, layer.depth, G, ldg, G, ldg);
     }
 
-   private:
+   protected:
     int num_layers = 0;
     Layer<T> layers[MAX_LAYERS];
+    Buffer<T> panels;
+
+    // Y = X W^T
+    void forward(const Layer<T>& layer, int rows, const T* X, long ldx, T* Y, long ldy) {
+        constexpr int L = LANES<T>;
+        if (layer.copied || layer.n_out % L || rows >= COPY_ROWS) {
+            for (long o = 0; o < layer.width; o += 2 * L) {
+                const int vectors = o + L < layer.width ? 2 : 1;
+                const T* at[2];
+                for (int v = 0; v < vectors; v++) {
+                    at[v] = &panels[v * L * layer.depth];
+                    transpose(layer, o + v * L, (T*)at[v]);
+                }
+                (vectors == 2 ? multiply_columns<T, 2, STORE> : multiply_columns<T, 1, STORE>)(
+                    rows, TILE_ROWS, X, ldx, layer.depth, at, L, Y + o, ldy, Y, 0);
+            }
+            return;
+        }
+        const int tiles = (rows + DOT_ROWS - 1) / DOT_ROWS;
+        for (long o = 0; o < layer.width; o += L)
+            for (int t = 0; t < tiles; t++) {
+                const int r = t * rows / tiles, n = (t + 1) * rows / tiles - r;
+                choose_dot_products<T, DOT_ROWS>(n, X + r * ldx, ldx, layer.segments, layer.num_segments,
+                                                 layer.weight + o * layer.ld, layer.ld, Y + r * ldy + o, ldy);
+            }
+    }
+
+   private:
     T* slope[MAX_LAYERS];
     Segment whole_row[MAX_LAYERS];
-    Buffer<T> copies, derivatives, values[2], panels;
+    Buffer<T> copies, derivatives, values[2];
 
     void set(Layer<T>& layer, const LayerSpec& spec, const FirstLayer* first, int l, T*& copy) {
         constexpr int L = LANES<T>;
@@ -366,31 +394,6 @@ class Network {
                 const Segment& segment = layer.segments[s];
                 memcpy(to + o * layer.depth + segment.feature, layer.weight + o * layer.ld + segment.weight,
                        sizeof(T) * segment.length);
-            }
-    }
-
-    void forward(const Layer<T>& layer, int rows, const T* X, long ldx, T* Y) {
-        constexpr int L = LANES<T>;
-        if (layer.copied || layer.n_out % L || rows >= COPY_ROWS) {
-            for (long o = 0; o < layer.width; o += 2 * L) {
-                const int vectors = o + L < layer.width ? 2 : 1;
-                const T* at[2];
-                for (int v = 0; v < vectors; v++) {
-                    at[v] = &panels[v * L * layer.depth];
-                    transpose(layer, o + v * L, (T*)at[v]);
-                }
-                (vectors == 2 ? multiply_columns<T, 2, STORE> : multiply_columns<T, 1, STORE>)(
-                    rows, TILE_ROWS, X, ldx, layer.depth, at, L, Y + o, layer.width, Y, 0);
-            }
-            return;
-        }
-        const int tiles = (rows + DOT_ROWS - 1) / DOT_ROWS;
-        for (long o = 0; o < layer.width; o += L)
-            for (int t = 0; t < tiles; t++) {
-                const int r = t * rows / tiles, n = (t + 1) * rows / tiles - r;
-                choose_dot_products<T, DOT_ROWS>(n, X + r * ldx, ldx, layer.segments, layer.num_segments,
-                                                 layer.weight + o * layer.ld, layer.ld, Y + r * layer.width + o,
-                                                 layer.width);
             }
     }
 

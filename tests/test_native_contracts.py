@@ -1,0 +1,53 @@
+"""The contracts and the published references once more: by plain torch, and by every instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import test_contracts
+import test_references
+from contracts import INSTRUCTION_SETS, fresh
+from test_references import SYSTEMS, load
+
+import anipot
+from anipot.kernels import instruction_set
+
+#: The best instruction set is what the tests run with anyway.
+PATHS = [*INSTRUCTION_SETS[1:], "torch"]
+#: Both kinds of AEVs.
+MODELS = ("ani1x", "ani2x")
+
+# Every contract, and the fixture that it takes, is a test of this file too.
+globals().update({k: v for k, v in vars(test_contracts).items() if k.startswith("test_") or k == "model"})
+
+
+@pytest.fixture(params=PATHS, autouse=True, scope="module")
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Compute with one instruction set, or without the kernels."""
+    with anipot.reference_path() if request.param == "torch" else instruction_set(request.param):
+        yield request.param
+
+
+def test_the_path_is_the_one_asked_for(path: str) -> None:
+    best, torch = anipot.backends()
+    assert torch.active == (path == "torch") != best.active
+    assert best.reason.endswith("reference_path()" if path == "torch" else f", {path}")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_published_references(system: str, shared: Path, request: pytest.FixtureRequest) -> None:
+    for name in MODELS:
+        if f"{name}_energy" in load(shared, system):
+            fresh(request.getfixturevalue(name))
+            test_references.test_float64(system, name, shared, request)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "check", [test_references.test_one_batch_of_everything, test_references.test_float32_within_2e6_hartree_per_atom]
+)
+def test_published_batch_and_float32(name: str, check, shared: Path, request: pytest.FixtureRequest) -> None:
+    fresh(request.getfixturevalue(name))
+    check(name, shared, request)
