@@ -371,7 +371,7 @@ def _block_energies(
     num_atoms = atoms.stop - atoms.start
     representation = potential.representation
     features = representation.from_neighborhoods(center, neighbor, v.to(potential.dtype), num_atoms)  # type: ignore[operator]
-    return potential.head.atomic_energies(species[atoms], features)  # type: ignore[operator]
+    return potential.atomic_energies_of(species[atoms], features)
 
 
 def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -17,26 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
+from anipot.head import CELU, ANIModel, Ensemble
+from anipot.head.dense import Layer, NotCovered, common_dtype, dense_layers
 from anipot.kernels import library
 from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec
 from anipot.kernels.specs import address, fill_aev, fill_system
 from anipot.potential import Potential
 from anipot.representation import AEVComputer
 from anipot.representation.cutoffs import NATIVE_CUTOFFS
-
-#: Numbers that csrc/spec.h gives them.
-ACTIVATIONS: dict[type, int] = {
-    CELU: 1,
-    nn.CELU: 1,
-    nn.Tanh: 2,
-    nn.SiLU: 3,
-    ShiftedSoftplus: 4,
-    Gaussian: 5,
-    nn.GELU: 6,
-}
-_GELU_TANH = 7
-_MAX_LAYERS = 32
 
 #: What an activation is made of besides its type.
 _WITH_ATTRIBUTES: dict[str, Any] = {"alpha": CELU | nn.CELU, "approximate": nn.GELU}
@@ -49,10 +37,6 @@ class Values(NamedTuple):
     atomic_energies: Tensor | None
     forces: Tensor | None
     stress: Tensor | None
-
-
-class NotCovered(Exception):
-    """The engine does not know some part of a model; the message says which."""
 
 
 class Engine:
@@ -195,8 +179,8 @@ class _Plan:
         self._constants = self._read_constants()
         self.num_members, self.num_species = len(members), len(potential.elements)
         networks = [network for member in members for network in _networks(member, self.num_species)]
-        layers = [_layers(network, aev.num_features) for network in networks]
-        self.dtype = _common_dtype(layers)
+        layers = [dense_layers(network, aev.num_features) for network in networks]
+        self.dtype = common_dtype(layers)
         self._watches = self._watch(members, networks)
         #: Memory that the addresses point to stays alive, whatever happens to the model.
         self._alive = [t.detach() for network in layers for layer in network for t in layer[:2] if t is not None]
@@ -217,7 +201,7 @@ class _Plan:
         self._system.num_index = len(table) - 1
         self._arguments = tuple(map(address, (self._aev_spec, self._head, self._system, self._result)))
 
-    def _head_spec(self, layers: list[list[_Layer]]) -> Any:
+    def _head_spec(self, layers: list[list[Layer]]) -> Any:
         flat = [layer for network in layers for layer in network]
         specs = (LayerSpec * len(flat))(
             *(
@@ -238,6 +222,7 @@ class _Plan:
         first = (ctypes.c_int32 * len(ends))(*ends)
         self._head = HeadSpec(
             self.num_members,
+            self.num_species,
             self.dtype is torch.float64,
             first,
             specs,
@@ -358,60 +343,9 @@ def _values(dicts: list[Any]) -> Iterable[Any]:
     return chain.from_iterable(map(dict.values, dicts))
 
 
-class _Layer(NamedTuple):
-    weight: Tensor
-    bias: Tensor | None
-    activation: int
-    parameter: float
-
-
 def _networks(member: Any, num_species: int) -> list[nn.Module]:
     if type(member) is not ANIModel:
         raise NotCovered(f"the head is a {type(member).__name__}, not an ANIModel or an Ensemble of them")
     if len(member) != num_species:
         raise NotCovered(f"a member has networks of {len(member)} elements, the potential has {num_species}")
     return list(member)
-
-
-def _layers(network: nn.Module, num_features: int) -> list[_Layer]:
-    """Return the dense layers of a network, each with the activation that follows it."""
-    if type(network) is AtomicNetwork:
-        linears = list(network.linears)
-        parts: list[nn.Module] = []
-        for linear in linears[:-1]:
-            parts += [linear, network.activation]
-        parts.append(linears[-1])
-    elif type(network) is nn.Sequential:
-        parts = list(network)
-    else:
-        raise NotCovered(f"a network is a {type(network).__name__}, not an AtomicNetwork or a Sequential")
-    layers: list[_Layer] = []
-    width = num_features
-    for i, part in enumerate(parts):
-        if type(part) is nn.Linear:
-            if part.in_features != width:
-                raise NotCovered(f"a layer takes {part.in_features} values and is given {width}")
-            width = part.out_features
-            layers.append(_Layer(part.weight, part.bias, 0, 0.0))
-            continue
-        if not layers or layers[-1].activation or i == len(parts) - 1:
-            raise NotCovered(f"a network does not alternate linear layers and activations at its part {i}")
-        kind = ACTIVATIONS.get(type(part))
-        if kind is None:
-            raise NotCovered(f"the activation {type(part).__name__} has no kernel")
-        if type(part) is nn.GELU and part.approximate == "tanh":
-            kind = _GELU_TANH
-        layers[-1] = layers[-1]._replace(activation=kind, parameter=float(getattr(part, "alpha", 0.0)))
-    if not 0 < len(layers) <= _MAX_LAYERS or width != 1:
-        raise NotCovered(f"a network has {len(layers)} layers and {width} outputs")
-    return layers
-
-
-def _common_dtype(networks: list[list[_Layer]]) -> torch.dtype:
-    tensors = [t for network in networks for layer in network for t in (layer.weight, layer.bias) if t is not None]
-    dtypes = {t.dtype for t in tensors}
-    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
-        raise NotCovered(f"the weights are {', '.join(sorted(map(str, dtypes)))}")
-    if not all(t.is_contiguous() and t.is_cpu for t in tensors):
-        raise NotCovered("weights are not contiguous in the memory of the CPU")
-    return dtypes.pop()

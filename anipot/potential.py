@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from anipot.energy import EnergyShifter
-from anipot.head import Ensemble
+from anipot.head import ANIModel, Ensemble
 from anipot.neighbors import Pairs, neighborhoods
+from anipot.representation import AEVComputer
 from anipot.structures import (
     SpeciesConverter,
     SpeciesEnergies,
@@ -220,6 +221,12 @@ class Potential(nn.Module):
         """
         vectors = vectors.to(self.dtype)
         features = self.representation.from_pairs(species, pairs, vectors)  # type: ignore[operator]
+        return self.atomic_energies_of(species, features)
+
+    def atomic_energies_of(self, species: Tensor, features: Tensor) -> Tensor:
+        """Return the members' energies (M, N) of N flat slots without self energies, given their features (N, F)."""
+        if type(self.representation) is AEVComputer and isinstance(self.head, ANIModel | Ensemble):
+            return self.head.atomic_energies(species, features, sparse=True)
         return self.head.atomic_energies(species, features)  # type: ignore[operator]
 
     def _members(self, system: System) -> Tensor:

@@ -60,7 +60,7 @@ struct Handle {
 }  // namespace
 
 // Changes with every change of the structures in spec.h or of the functions below.
-EXPORT int anipot_interface() { return 1; }
+EXPORT int anipot_interface() { return 2; }
 
 EXPORT const char* anipot_isa() { return chosen.load()->name; }
 
@@ -111,6 +111,20 @@ EXPORT int anipot_aev(int what, const AevSpec* aev, const PairsSpec* pairs, cons
         return NO_MEMORY;
     }
 }
+
+EXPORT int anipot_networks(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds, const void* tangent,
+                           double* energies, void* out, void* const* weights) {
+    try {
+        kernels()->network_operation(what, head, rows, seeds, tangent, energies, out, weights);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+// The threads of the operations: GOMP_parallel of the OpenMP library that torch uses, so that its threads and ours do not
+// compete for the cores; null: the pool.
+EXPORT void anipot_use_team(void* parallel) { anipot::use_team(parallel); }
 
 // Searches; returns the number of pairs, or minus an error, and a list to copy them from and to delete.
 EXPORT int64_t anipot_find_pairs(const SystemSpec* system, int num_species, double cutoff, int threads, void** list) {

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "list_impl.h"
+#include "network_operation.h"
 #include "operation.h"
 
 namespace ANIPOT_ISA {
@@ -63,6 +64,24 @@ static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, 
     else apply<float>(what, aev, pairs, (const float*)gradient, (const float*)tangent, (float*)out);
 }
 
+template <class T>
+static void apply(int what, const HeadSpec& head, const RowsSpec& rows, const double* seeds, const T* tangent,
+                  double* energies, T* out, void* const* weights) {
+    NetworkOperation<T> operation(head, rows);
+    switch (what) {
+        case FORWARD: return operation.forward(energies);
+        case BACKWARD: return operation.backward(seeds, out);
+        case WEIGHTS: return operation.weight_gradient(seeds, weights);
+        case SECOND: return operation.second(tangent, seeds, energies, out, weights);
+    }
+}
+static void network_operation(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds,
+                              const void* tangent, double* energies, void* out, void* const* weights) {
+    FlushDenormals mode;
+    if (rows->wide) apply<double>(what, *head, *rows, seeds, (const double*)tangent, energies, (double*)out, weights);
+    else apply<float>(what, *head, *rows, seeds, (const float*)tangent, energies, (float*)out, weights);
+}
+
 static int64_t find_pairs(void* list_, const SystemSpec* system, int num_species, double cutoff, int threads) {
     List& list = *(List*)list_;
     const int code = list.update(*system, num_species, cutoff, 0, threads);
@@ -109,6 +128,6 @@ static void delete_list(void* list) { delete (List*)list; }
 extern const Kernels JOIN(kernels_, ANIPOT_ISA);
 const Kernels JOIN(kernels_, ANIPOT_ISA) = {
     ANIPOT_ISA::new_engine,    ANIPOT_ISA::delete_engine, ANIPOT_ISA::searches, ANIPOT_ISA::evaluate,
-    ANIPOT_ISA::aev_operation, ANIPOT_ISA::new_list,      ANIPOT_ISA::delete_list, ANIPOT_ISA::find_pairs,
-    ANIPOT_ISA::copy_pairs,
+    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
+    ANIPOT_ISA::find_pairs,    ANIPOT_ISA::copy_pairs,
 };

@@ -4,6 +4,7 @@
 #include "spec.h"
 
 enum { FORWARD = 0, BACKWARD = 1, FORWARD_TANGENT = 2, BACKWARD_TANGENT = 3 };
+enum { WEIGHTS = 2, SECOND = 3 };
 
 struct Kernels {
     void* (*new_engine)(int wide);
@@ -11,6 +12,8 @@ struct Kernels {
     int64_t (*searches)(void* engine);
     int (*evaluate)(void* engine, const AevSpec*, const HeadSpec*, const SystemSpec*, const ResultSpec*);
     void (*aev_operation)(int what, const AevSpec*, const PairsSpec*, const void* gradient, const void* tangent, void* out);
+    void (*network_operation)(int what, const HeadSpec*, const RowsSpec*, const double* seeds, const void* tangent,
+                              double* energies, void* out, void* const* weights);
     void* (*new_list)();
     void (*delete_list)(void* list);
     int64_t (*find_pairs)(void* list, const SystemSpec*, int num_species, double cutoff, int threads);

@@ -326,6 +326,12 @@ class Network {
     Layer<T> layers[MAX_LAYERS];
     Buffer<T> panels;
 
+    // One output: the product with its only row.
+    static T dot(const Layer<T>& top, const T* x) {
+        Vec<T> sum = {};
+        for (long i = 0; i < top.depth; i += LANES<T>) sum += load<T>(x + i) * load<T>(top.weight + i);
+        return sum_lanes<T>(sum);
+    }
     // Y = X W^T
     void forward(const Layer<T>& layer, int rows, const T* X, long ldx, T* Y, long ldy) {
         constexpr int L = LANES<T>;
@@ -444,12 +450,6 @@ class Network {
         }
     }
 
-    // One output: the product with its only row.
-    static T dot(const Layer<T>& top, const T* x) {
-        Vec<T> sum = {};
-        for (long i = 0; i < top.depth; i += LANES<T>) sum += load<T>(x + i) * load<T>(top.weight + i);
-        return sum_lanes<T>(sum);
-    }
     static void gradient_of_linear(const Layer<T>& top, int rows, T seed, T* G, long ldg, bool add) {
         for (int r = 0; r < rows; r++)
             for (long i = 0; i < top.depth; i += LANES<T>) {

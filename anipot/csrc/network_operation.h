@@ -166,7 +166,9 @@ class Tile : public Network<T> {
             hidden += layers[l].width;
         }
         features.resize(width * MAX_ROWS);
-        for (Buffer<T>* b : {&value, &slope, &curved}) b->resize(hidden * MAX_ROWS);
+        value.resize(hidden * MAX_ROWS);
+        slope.resize(hidden * MAX_ROWS);
+        curved.resize(hidden * MAX_ROWS);
         for (Buffer<T>& b : flow) b.resize(larger(hidden, width) * MAX_ROWS);
     }
 

@@ -128,7 +128,7 @@ class AevOperation {
     void each_atom(F body) {
         parallel_ranges(count, pairs.num_atoms, 8, [&](long i0, long i1, int t) {
             for (long i = i0; i < i1; i++) body(i, threads[t]);
-        });
+        }, anipot::run_on_team);
     }
 
     template <class N>

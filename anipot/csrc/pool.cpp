@@ -37,6 +37,31 @@ inline void pause() {
 #endif
 }
 
+// Takes denormals as zero in this thread from now on; returns the mode it had.
+unsigned long flush_denormals() {
+#if defined(__SSE2__)
+    const unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040);
+    return mode;
+#elif defined(__aarch64__)
+    unsigned long mode;
+    asm volatile("mrs %0, fpcr" : "=r"(mode));
+    asm volatile("msr fpcr, %0" : : "r"(mode | 1ul << 24));
+    return mode;
+#else
+    return 0;
+#endif
+}
+void restore_mode(unsigned long mode) {
+#if defined(__SSE2__)
+    _mm_setcsr((unsigned)mode);
+#elif defined(__aarch64__)
+    asm volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
+#endif
+}
+
 // Spins until ready() or until the time is over.
 template <class F>
 bool spin(std::chrono::microseconds limit, F ready) {
@@ -142,13 +167,7 @@ class Pool {
     }
 
     void serve(int worker) {
-#if defined(__SSE2__)
-        _mm_setcsr(_mm_getcsr() | 0x8040);  // this thread is ours: denormals are zero in it
-#elif defined(__aarch64__)
-        unsigned long mode;
-        asm volatile("mrs %0, fpcr" : "=r"(mode));
-        asm volatile("msr fpcr, %0" : : "r"(mode | 1ul << 24));
-#endif
+        flush_denormals();  // this thread is ours
         auto there_is_work = [&] {
             const uint64_t s = state.load(std::memory_order_seq_cst);
             return next_of(s) < tasks_of(s) && worker < allowed.load(std::memory_order_relaxed);
@@ -169,9 +188,52 @@ class Pool {
 Pool* pool = new Pool;
 const int registered = pthread_atfork(nullptr, nullptr, Pool::after_fork);
 
-void Pool::after_fork() { pool = new Pool; }
+// OpenMP's threads: GOMP_parallel(work, context, threads, flags) is the entry that all compilers' code calls.
+typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
+std::atomic<Parallel> team{nullptr};
+
+void Pool::after_fork() {
+    pool = new Pool;
+    team.store(nullptr);  // OpenMP does not survive a fork
+}
+
+struct TeamJob {
+    long tasks;
+    void (*work)(void*, long, int);
+    void* context;
+    std::atomic<long> next{0};
+    std::atomic<int> workers{0};
+    std::atomic<bool> failed{false};
+
+    static void serve(void* job_) {
+        TeamJob& job = *(TeamJob*)job_;
+        const unsigned long mode = flush_denormals();
+        const int worker = job.workers.fetch_add(1);
+        for (long task; (task = job.next.fetch_add(1)) < job.tasks;) {
+            try {
+                job.work(job.context, task, worker);
+            } catch (...) {
+                job.failed.store(true);
+            }
+        }
+        restore_mode(mode);
+    }
+};
 
 }  // namespace
+
+bool run_on_team(int threads, long tasks, void (*work)(void*, long, int), void* context) {
+    const Parallel parallel = team.load();
+    if (!parallel) return run_parallel(threads, tasks, work, context);
+    TeamJob job;
+    job.tasks = tasks;
+    job.work = work;
+    job.context = context;
+    parallel(TeamJob::serve, &job, (unsigned)(tasks < threads ? tasks : threads), 0);
+    return !job.failed.load();
+}
+
+void use_team(void* parallel) { team.store((Parallel)parallel); }
 
 bool run_parallel(int threads, long tasks, void (*work)(void*, long, int), void* context) {
     (void)registered;

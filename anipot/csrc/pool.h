@@ -7,6 +7,10 @@ namespace anipot {
 // 0 ... threads - 1. Returns false if memory ran out in a task.
 bool run_parallel(int threads, long tasks, void (*work)(void*, long, int), void* context);
 
+// The same on the threads of OpenMP, between whose calls torch's stay awake; see anipot_use_team.
+bool run_on_team(int threads, long tasks, void (*work)(void*, long, int), void* context);
+void use_team(void* parallel);
+
 [[noreturn]] void out_of_memory();
 
 }  // namespace anipot

@@ -24,7 +24,7 @@ struct LayerSpec {
 
 // The networks of an ensemble: layers of member m and element e from first_layer[m * E + e] to the next entry.
 struct HeadSpec {
-    int32_t members, wide;  // wide: weights are float64, else float32
+    int32_t members, num_species, wide;  // wide: weights are float64, else float32
     const int32_t* first_layer;
     const LayerSpec* layers;
     const double* self_energies;  // (E [+ 1])
@@ -63,6 +63,20 @@ struct PairsSpec {
     const void* vectors;  // (P, 3)
     int32_t wide;         // everything of the operation is float64, else float32
     int32_t threads;
+};
+
+// Rows of features of any atoms, and what the networks remember of them between calls (network_operation.h).
+struct RowsSpec {
+    int64_t num_rows, num_features;
+    const void* features;    // (N, F)
+    const int64_t* species;  // (N); negative: a ghost
+    int64_t* order;          // (2, N): the rows as they are computed, and masks of their columns
+    void* state;             // (M, S, W), hidden values before the activation, in that order
+    int64_t num_states, state_width;
+    // Tangents of rows computed before: where in the state each stands, and the masks there; null: S = N, one by one.
+    const int64_t *state_row, *mask_of_state;
+    int32_t wide, threads;
+    int32_t sparse;          // gradients are wanted only for columns that are not zero
 };
 
 // A list as the Python side wants it: sorted by center, neighbor and shift.

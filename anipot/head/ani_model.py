@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from anipot.head.dense import native_networks
+from anipot.kernels import networks as kernels
 from anipot.structures import SpeciesEnergies, SpeciesFeatures
 
 
@@ -51,9 +53,13 @@ class ANIModel(nn.ModuleList):
         """Return the energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
         return sum_atoms(self, input_)
 
-    def atomic_energies(self, species: Tensor, features: Tensor) -> Tensor:
-        """Return the members' energies (1, N) of N flat slots, float64; 0 for ghosts."""
-        return members_atomic_energies([self], species, features)
+    def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
+        """Return the members' energies (1, N) of N flat slots, float64; 0 for ghosts.
+
+        With ``sparse`` the gradient with respect to columns of features that are all zero may be left out: for
+        features that stay zero whatever the atoms do, since there is no atom of some element.
+        """
+        return members_atomic_energies([self], species, features, sparse)
 
 
 def sum_atoms(head: nn.Module, input_: tuple[Tensor, Tensor]) -> SpeciesEnergies:
@@ -68,12 +74,17 @@ def sum_atoms(head: nn.Module, input_: tuple[Tensor, Tensor]) -> SpeciesEnergies
     return SpeciesEnergies(species, atomic.mean(0).view(species.shape).sum(-1))
 
 
-def members_atomic_energies(members: Sequence[ANIModel], species: Tensor, features: Tensor) -> Tensor:
-    """Return atomic energies (M, N), float64, of M models over the same elements."""
-    energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
+def members_atomic_energies(
+    members: Sequence[ANIModel], species: Tensor, features: Tensor, sparse: bool = False
+) -> Tensor:
+    """Return atomic energies (M, N), float64, of M models over the same elements; ``sparse`` as for ``ANIModel``."""
     weight = next(members[0].parameters(), None)
     if weight is not None and weight.dtype != features.dtype:
         features = features.to(weight.dtype)
+    networks = native_networks(members, species, features, sparse)
+    if networks is not None:
+        return kernels.energies(features, species, networks)
+    energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
     index, values = [], []
     for element in range(len(members[0])):
         atoms = (species == element).nonzero().squeeze(1)

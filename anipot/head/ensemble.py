@@ -52,9 +52,9 @@ class Ensemble(nn.ModuleList):
         """Return the mean energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
         return sum_atoms(self, input_)
 
-    def atomic_energies(self, species: Tensor, features: Tensor) -> Tensor:
-        """Return the members' energies (M, N) of N flat slots, float64; 0 for ghosts."""
+    def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
+        """Return the members' energies (M, N) of N flat slots, float64; 0 for ghosts. ``sparse`` as for ``ANIModel``."""
         members: list[Any] = list(self)
         if all(isinstance(member, ANIModel) for member in members):
-            return members_atomic_energies(members, species, features)
+            return members_atomic_energies(members, species, features, sparse)
         return torch.cat([member.atomic_energies(species, features) for member in members])

@@ -87,7 +87,7 @@ def _aev_backward_tangent(tangent: Tensor, gradient: Tensor, *pairs: Any) -> Ten
     return _call(_BACKWARD_TANGENT, pairs, gradient, tangent)
 
 
-_library = torch.library.Library("anipot", "DEF")
+_library = torch.library.Library("anipot", "FRAGMENT")
 _ops = torch.ops.anipot
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 1
+INTERFACE = 2
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -44,6 +44,7 @@ class LayerSpec(ctypes.Structure):
 class HeadSpec(ctypes.Structure):
     _fields_ = [
         ("members", c_int32),
+        ("num_species", c_int32),
         ("wide", c_int32),
         ("first_layer", POINTER(c_int32)),
         ("layers", POINTER(LayerSpec)),
@@ -93,6 +94,16 @@ class PairsSpec(ctypes.Structure):
     ]
 
 
+class RowsSpec(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("num_rows", "num_features")],
+        *[(name, c_void_p) for name in ("features", "species", "order", "state")],
+        *[(name, c_int64) for name in ("num_states", "state_width")],
+        *[(name, c_void_p) for name in ("state_row", "mask_of_state")],
+        *[(name, c_int32) for name in ("wide", "threads", "sparse")],
+    ]
+
+
 class PairsResult(ctypes.Structure):
     _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]
 
@@ -126,6 +137,8 @@ def _load() -> _Loaded:
     if found != INTERFACE:
         return _Loaded(None, f"{path.name} is of another version (interface {found}, not {INTERFACE}); install again")
     _declare(library)
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # of the OpenMP library that torch has loaded
+    library.anipot_use_team(ctypes.cast(parallel, c_void_p) if parallel else None)
     wanted = os.environ.get("ANIPOT_ISA", "")
     if wanted and not library.anipot_choose(wanted.encode()):
         return _Loaded(None, f"ANIPOT_ISA={wanted} is not an instruction set of this machine")
@@ -145,6 +158,8 @@ def _declare(library: Any) -> None:
         "anipot_searches": (c_int64, [c_void_p]),
         "anipot_evaluate": (c_int, [c_void_p] * 5),
         "anipot_aev": (c_int, [c_int] + [c_void_p] * 5),
+        "anipot_networks": (c_int, [c_int] + [c_void_p] * 7),
+        "anipot_use_team": (None, [c_void_p]),
         "anipot_find_pairs": (c_int64, [c_void_p, c_int, c_double, c_int, c_void_p]),
         "anipot_copy_pairs": (c_int, [c_void_p, c_void_p, c_int]),
         "anipot_delete_list": (None, [c_void_p]),

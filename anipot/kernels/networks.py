@@ -1,0 +1,292 @@
+"""Dense networks of all elements and members as one differentiable torch operation, twice differentiable in features.
+
+With E(x, W) the energies of rows of features x, seeds s and a direction u of the features:
+
+    anipot::networks                   E, and what the others need of it: the order of rows, the hidden values
+    anipot::networks_weights           zeros, whose gradient is that of E with respect to the weights
+    anipot::networks_backward          s · dE/dx
+    anipot::networks_weight_gradient   s · dE/dW
+    anipot::networks_second            dE/dx · u, and the gradients of s · dE/dx · u with respect to x and W
+
+Energies are the sum of the first two: autograd runs the backward of a whole operation, and forces need only the half of
+it that leads to the features.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anipot.kernels.library import HeadSpec, LayerSpec, RowsSpec, library
+from anipot.kernels.specs import address
+
+_FORWARD, _BACKWARD, _WEIGHTS, _SECOND = range(4)
+
+
+class Networks(NamedTuple):
+    """Networks of M members and E elements as the operations take them."""
+
+    #: Weights and biases, layer after layer.
+    weights: list[Tensor]
+    #: M, E, whether gradients of columns of zeros may be left out; and of each network (member-major) the number of
+    #: layers, 0 for those without rows, and of each layer n_in, n_out, activation and whether it has a bias.
+    layout: list[int]
+    #: A number for each activation.
+    parameters: list[float]
+
+
+class _Layout(NamedTuple):
+    """A layout taken apart."""
+
+    members: int
+    num_species: int
+    sparse: bool
+    first_layer: list[int]
+    layers: list[Sequence[int]]
+
+    @classmethod
+    def of(cls, layout: Sequence[int]) -> _Layout:
+        first, layers, at = [0], [], 3
+        for _ in range(layout[0] * layout[1]):
+            end = at + 1 + 4 * layout[at]
+            layers += [layout[i : i + 4] for i in range(at + 1, end, 4)]
+            first.append(len(layers))
+            at = end
+        return cls(layout[0], layout[1], bool(layout[2]), first, layers)
+
+    @property
+    def state_width(self) -> int:
+        """Number of hidden values of the largest network."""
+        ends = zip(self.first_layer[:-1], self.first_layer[1:], strict=True)
+        return max((sum(layer[1] for layer in self.layers[a : b - 1]) for a, b in ends), default=0)
+
+
+class _Call:
+    """One call into the library: its structures, and what they point to."""
+
+    def __init__(self, rows: Sequence[Any], order: Tensor, state: Tensor) -> None:
+        features, species, weights, layout, parameters = rows
+        self.features, self.species = features.contiguous(), species.contiguous()
+        self.weights = [weight.contiguous() for weight in weights]
+        self.layout = _Layout.of(layout)
+        self.head = self._head(parameters)
+        self.rows = RowsSpec()
+        self.rows.num_rows, self.rows.num_features = features.shape
+        self.rows.features, self.rows.species = self.features.data_ptr(), self.species.data_ptr()
+        self.rows.order, self.rows.state = order.data_ptr(), state.data_ptr()
+        self.rows.num_states, self.rows.state_width = state.shape[1], self.layout.state_width
+        self.rows.wide, self.rows.threads = features.dtype == torch.float64, torch.get_num_threads()
+        self.rows.sparse = self.layout.sparse
+
+    def _head(self, parameters: Sequence[float]) -> HeadSpec:
+        layout, tensors = self.layout, iter(self.weights)
+        self._layers = (LayerSpec * max(1, len(layout.layers)))()
+        for layer, (n_in, n_out, activation, bias), parameter in zip(
+            self._layers, layout.layers, parameters, strict=False
+        ):
+            layer.weight, layer.bias = next(tensors).data_ptr(), next(tensors).data_ptr() if bias else None
+            layer.n_in, layer.n_out, layer.activation, layer.parameter = n_in, n_out, activation, parameter
+        self._first = (ctypes.c_int32 * len(layout.first_layer))(*layout.first_layer)
+        return HeadSpec(layout.members, layout.num_species, False, self._first, self._layers, None, 0)
+
+    def run(
+        self,
+        what: int,
+        seeds: Tensor | None = None,
+        tangent: Tensor | None = None,
+        energies: Tensor | None = None,
+        out: Tensor | None = None,
+        gradients: list[Tensor] | None = None,
+    ) -> None:
+        seeds = None if seeds is None else seeds.double().contiguous()
+        tangent = None if tangent is None else tangent.to(self.features.dtype).contiguous()
+        pointers = (None if t is None else t.data_ptr() for t in (seeds, tangent, energies, out))
+        code = library().anipot_networks(
+            what, address(self.head), address(self.rows), *pointers, self._pointers(gradients)
+        )
+        if code != 0:
+            raise MemoryError(f"no memory for the networks of {self.rows.num_rows} atoms")
+
+    def _pointers(self, gradients: list[Tensor] | None) -> Any:
+        """Weight and bias of all layers, null where there is no bias."""
+        if gradients is None:
+            return None
+        tensors, flat = iter(gradients), []
+        for layer in self.layout.layers:
+            flat += [next(tensors).data_ptr(), next(tensors).data_ptr() if layer[3] else None]
+        return (ctypes.c_void_p * len(flat))(*flat)
+
+
+def _new_energies(features: Tensor, layout: Sequence[int]) -> Tensor:
+    return features.new_empty((layout[0], len(features)), dtype=torch.float64)
+
+
+def _new_outputs(features: Tensor, species: Tensor, weights: Any, layout: Any, parameters: Any) -> tuple[Tensor, ...]:
+    # Bytes: no gradient is ever asked for what stands there.
+    width = _Layout.of(layout).state_width * features.element_size()
+    state = features.new_empty((layout[0], len(features), width), dtype=torch.uint8)
+    return _new_energies(features, layout), species.new_empty((2, len(features)), dtype=torch.int64), state
+
+
+def _new_gradients(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
+
+
+def _networks(*rows: Any) -> tuple[Tensor, ...]:
+    energies, order, state = _new_outputs(*rows)
+    _Call(rows, order, state).run(_FORWARD, energies=energies)
+    return energies, order, state
+
+
+def _split(rows: Sequence[Any]) -> tuple[tuple[Any, ...], Tensor, Tensor]:
+    features, species, order, state, *networks = rows
+    return (features, species, *networks), order, state
+
+
+def _networks_backward(seeds: Tensor, *rows: Any) -> Tensor:
+    out = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
+    _Call(*_split(rows)).run(_BACKWARD, seeds, out=out)
+    return out
+
+
+def _networks_weights(features: Tensor, species: Tensor, order: Tensor, state: Tensor, *networks: Any) -> Tensor:
+    return _new_energies(features, networks[1]).zero_()
+
+
+def _networks_weight_gradient(seeds: Tensor, *rows: Any) -> list[Tensor]:
+    out = _new_gradients(rows[4])
+    _Call(*_split(rows)).run(_WEIGHTS, seeds, gradients=out)
+    return out
+
+
+def _networks_second(
+    of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: Any
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    energies, out = _new_energies(rows[0], rows[5]), torch.empty_like(rows[0], memory_format=torch.contiguous_format)
+    gradients = _new_gradients(rows[4]) if of_weights else None
+    _Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, out, gradients)
+    return energies, out, gradients or []
+
+
+_library = torch.library.Library("anipot", "FRAGMENT")
+_ops = torch.ops.anipot
+
+_NETWORKS = "Tensor[] weights, int[] layout, float[] parameters"
+_KEPT = f"Tensor features, Tensor species, Tensor order, Tensor state, {_NETWORKS}"
+
+
+def _define(schema: str, kernel: Any, fake: Any, gradient: Any, keep: Any) -> None:
+    name = schema.partition("(")[0]
+    _library.define(schema)
+    _library.impl(name, kernel, "CPU")
+    torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
+    torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)
+    if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
+        torch.library.register_vmap(f"anipot::{name}", _one_by_one(name), lib=_library)
+
+
+def _one_by_one(name: str) -> Any:
+    """vmap: call after call, since rows are many already."""
+
+    def take(argument: Any, dim: Any, i: int) -> Any:
+        if isinstance(argument, list | tuple) and isinstance(dim, list | tuple):
+            return [take(a, d, i) for a, d in zip(argument, dim, strict=True)]
+        return argument if dim is None else argument.select(dim, i)
+
+    def stack(results: Sequence[Any]) -> Any:
+        if isinstance(results[0], Tensor):
+            return torch.stack(list(results))
+        return type(results[0])(stack(parts) for parts in zip(*results, strict=True))
+
+    def all_zero(result: Any) -> Any:
+        return 0 if isinstance(result, Tensor) else type(result)(all_zero(part) for part in result)
+
+    def rule(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        operation = getattr(_ops, name)
+        calls = [
+            operation(*(take(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(info.batch_size)
+        ]
+        return stack(calls), all_zero(calls[0])
+
+    return rule
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep all tensors; lists of weights stand third from the end."""
+    *tensors, weights, ctx.layout, ctx.parameters = inputs
+    ctx.num_leading = len(tensors)
+    ctx.save_for_backward(*tensors, *weights)
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    tensors = ctx.saved_tensors
+    return (*tensors[: ctx.num_leading], list(tensors[ctx.num_leading :]), ctx.layout, ctx.parameters)
+
+
+def _keep_with_output(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    features, species, *networks = inputs
+    _keep(ctx, (features, species, *output[1:], *networks), output)
+    ctx.num_weights = len(networks[0])
+
+
+def _networks_gradient(ctx: Any, seeds: Tensor, *_: Any) -> tuple[Any, ...]:
+    return _ops.networks_backward(seeds, *_saved(ctx)), None, [None] * ctx.num_weights, None, None
+
+
+def _networks_weights_gradient(ctx: Any, seeds: Tensor) -> tuple[Any, ...]:
+    return None, None, None, None, _ops.networks_weight_gradient(seeds, *_saved(ctx)), None, None
+
+
+def _networks_backward_gradient(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
+    of_weights = any(ctx.needs_input_grad[5])
+    to_seeds, to_features, to_weights = _ops.networks_second(of_weights, tangent, *_saved(ctx))
+    weights = to_weights if of_weights else [None] * len(ctx.needs_input_grad[5])
+    return to_seeds, to_features, None, None, None, weights, None, None
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _no_more_derivatives(ctx: Any, *_: Any) -> tuple[Any, ...]:
+    raise NotImplementedError(
+        "third derivatives of networks, and second ones with respect to weights, have no native kernel; "
+        "compute inside `with anipot.reference_path():`"
+    )
+
+
+_define(f"networks(Tensor features, Tensor species, {_NETWORKS}) -> (Tensor, Tensor, Tensor)",
+        _networks, _new_outputs, _networks_gradient, _keep_with_output)  # fmt: skip
+_define(f"networks_weights({_KEPT}) -> Tensor",
+        _networks_weights, lambda features, *a: _new_energies(features, a[-2]),
+        _networks_weights_gradient, _keep)  # fmt: skip
+_define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
+        _networks_backward, lambda seeds, features, *_: torch.empty_like(features),
+        _networks_backward_gradient, _keep)  # fmt: skip
+_define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor[]",
+        _networks_weight_gradient, lambda *a: _new_gradients(a[-3]), _no_more_derivatives, _keep_nothing)  # fmt: skip
+_define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor[])",
+        _networks_second,
+        lambda of_weights, tangent, seeds, features, *a: (
+            _new_energies(features, a[-2]), torch.empty_like(features), _new_gradients(a[-3]) if of_weights else []),
+        _no_more_derivatives, _keep_nothing)  # fmt: skip
+
+
+def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
+    """Return the energies (M, N), float64, of N rows of features (N, F); 0 for species < 0.
+
+    Parameters
+    ----------
+    species
+        (N,) element indices, int64.
+    networks
+        See ``Networks``.
+    """
+    values, order, state = _ops.networks(features, species, *networks)
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in networks.weights):
+        values = values + _ops.networks_weights(features.detach(), species, order, state, *networks)
+    return values
