@@ -60,7 +60,7 @@ struct Handle {
 }  // namespace
 
 // Changes with every change of the structures in spec.h or of the functions below.
-EXPORT int anipot_interface() { return 2; }
+EXPORT int anipot_interface() { return 3; }
 
 EXPORT const char* anipot_isa() { return chosen.load()->name; }
 
@@ -116,6 +116,19 @@ EXPORT int anipot_networks(int what, const HeadSpec* head, const RowsSpec* rows,
                            double* energies, void* out, void* const* weights) {
     try {
         kernels()->network_operation(what, head, rows, seeds, tangent, energies, out, weights);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+EXPORT int64_t anipot_vectors(const VectorsSpec* spec, const void* coordinates, const void* cell, double* out,
+                              double spot) {
+    return kernels()->vectors(spec, coordinates, cell, out, spot);
+}
+EXPORT int anipot_vectors_backward(const VectorsSpec* spec, const double* gradient, void* to_coordinates, void* to_cell) {
+    try {
+        kernels()->vectors_backward(spec, gradient, to_coordinates, to_cell);
         return OK;
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;

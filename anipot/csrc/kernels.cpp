@@ -1,6 +1,7 @@
 // The kernels of one instruction set. Compiled once for each, with -DANIPOT_ISA=name -DANIPOT_BYTES=width of a vector.
 #include "kernels.h"
 
+#include "displacements.h"
 #include "list_impl.h"
 #include "network_operation.h"
 #include "operation.h"
@@ -82,6 +83,15 @@ static void network_operation(int what, const HeadSpec* head, const RowsSpec* ro
     else apply<float>(what, *head, *rows, seeds, (const float*)tangent, energies, (float*)out, weights);
 }
 
+static int64_t vectors(const VectorsSpec* spec, const void* x, const void* cell, double* out, double spot) {
+    if (spec->wide) return Displacements<double>(*spec).forward((const double*)x, (const double*)cell, out, spot);
+    return Displacements<float>(*spec).forward((const float*)x, (const float*)cell, out, spot);
+}
+static void vectors_backward(const VectorsSpec* spec, const double* gradient, void* to_x, void* to_cell) {
+    if (spec->wide) Displacements<double>(*spec).backward(gradient, (double*)to_x, (double*)to_cell);
+    else Displacements<float>(*spec).backward(gradient, (float*)to_x, (float*)to_cell);
+}
+
 static int64_t find_pairs(void* list_, const SystemSpec* system, int num_species, double cutoff, int threads) {
     List& list = *(List*)list_;
     const int code = list.update(*system, num_species, cutoff, 0, threads);
@@ -128,6 +138,7 @@ static void delete_list(void* list) { delete (List*)list; }
 extern const Kernels JOIN(kernels_, ANIPOT_ISA);
 const Kernels JOIN(kernels_, ANIPOT_ISA) = {
     ANIPOT_ISA::new_engine,    ANIPOT_ISA::delete_engine, ANIPOT_ISA::searches, ANIPOT_ISA::evaluate,
-    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
+    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::vectors,
+    ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
     ANIPOT_ISA::find_pairs,    ANIPOT_ISA::copy_pairs,
 };

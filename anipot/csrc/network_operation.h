@@ -2,7 +2,7 @@
 // weights, and the gradients of the gradient with respect to features.
 //
 // Notation, for a row x0 = features: z[l] = W[l] x[l] + b[l], x[l + 1] = f(z[l]), energy = w x[last] + b[last]. Kept
-// between the calls are the z of all hidden layers, and an order of the rows in which neighbors have the same element and
+// between the calls are the z of all hidden layers, each padded to 16, and an order of the rows in which neighbors have the same element and
 // the same columns of zeros: only the others are multiplied.
 #pragma once
 
@@ -22,9 +22,13 @@ struct Chunks {
         uint64_t mask = 0;
         for (int c = 0; c < count(); c++) {
             const long k1 = smaller(num_features, (c + 1) * length);
-            bool any = false;
-            for (long k = c * length; k < k1 && !any; k++) any = row[k] != 0;
-            mask |= (uint64_t)any << c;
+            long k = c * length;
+            Int<T> any = {};
+            for (; k + LANES<T> <= k1; k += LANES<T>) any |= load<T>(row + k) != Vec<T>{};
+            bool is = false;
+            UNROLL for (int l = 0; l < LANES<T>; l++) is |= any[l] != 0;
+            for (; k < k1; k++) is |= row[k] != 0;
+            mask |= (uint64_t)is << c;
         }
         return mask;
     }
@@ -192,17 +196,13 @@ class Tile : public Network<T> {
                 T *row = y + r * layer.width, *z = state + r * ld;
                 for (long i = 0; i < layer.width; i += LANES<T>) {
                     const Vec<T> sum = load<T>(row + i) + load<T>(layer.bias + i);
-                    store<T>(row + i, sum);
-                    for (long k = i; k < smaller(layer.n_out, i + LANES<T>); k++) z[k] = row[k];
-                }
-                Vec<T> v, d;
-                for (long i = 0; i < layer.width; i += LANES<T>) {
-                    activate<T>(layer.activation, layer.parameter, load<T>(row + i), v, d);
+                    Vec<T> v, d;
+                    activate<T>(layer.activation, layer.parameter, sum, v, d);
+                    store<T>(z + i, sum);
                     store<T>(row + i, v);
                 }
-                for (long k = layer.n_out; k < layer.width; k++) row[k] = 0;
             }
-            state += layer.n_out;
+            state += room(layer);
             input = y;
             depth = layer.width;
         }
@@ -216,18 +216,15 @@ class Tile : public Network<T> {
             const Layer<T>& layer = layers[l];
             T *row = &slope[at[l] + r * layer.width], *y = &value[at[l] + r * layer.width];
             T* dd = &curved[at[l] + r * layer.width];
-            memcpy(row, state, sizeof(T) * layer.n_out);
-            for (long k = layer.n_out; k < layer.width; k++) row[k] = 0;
             for (long i = 0; i < layer.width; i += LANES<T>) {
                 Vec<T> v, d, c = {};
-                if (second) activate_twice<T>(layer.activation, layer.parameter, load<T>(row + i), v, d, c);
-                else activate<T>(layer.activation, layer.parameter, load<T>(row + i), v, d);
+                if (second) activate_twice<T>(layer.activation, layer.parameter, load<T>(state + i), v, d, c);
+                else activate<T>(layer.activation, layer.parameter, load<T>(state + i), v, d);
                 store<T>(y + i, v);
                 store<T>(row + i, d);
                 if (second) store<T>(dd + i, c);
             }
-            for (long k = layer.n_out; k < layer.width; k++) y[k] = row[k] = dd[k] = 0;
-            state += layer.n_out;
+            state += room(layer);
         }
     }
 
@@ -336,6 +333,9 @@ class Tile : public Network<T> {
     int num_segments = 0;
     long width = 0, hidden = 0, at[MAX_LAYERS];  // of a row; of all hidden layers; where each layer begins
     Buffer<T> features, value, slope, curved, flow[3];
+
+    // Of a layer's values in the state: the same for all instruction sets.
+    static long room(const Layer<T>& layer) { return (layer.n_out + 15) / 16 * 16; }
 
     void to_features(int rows, const T* g, T* out) {
         const Layer<T>& layer = layers[0];

@@ -79,6 +79,13 @@ struct RowsSpec {
     int32_t sparse;          // gradients are wanted only for columns that are not zero
 };
 
+// Pairs of a padded batch (B, A) with ascending centers, whose vectors are wanted.
+struct VectorsSpec {
+    int64_t num_pairs, num_molecules, num_atoms;
+    const int64_t *center, *neighbor, *shift;  // (P), (P), (P, 3) or null
+    int32_t wide, threads;                     // coordinates and cells are float64, else float32
+};
+
 // A list as the Python side wants it: sorted by center, neighbor and shift.
 struct PairsResult {
     int64_t *center, *neighbor, *shift;  // (P), (P), (P, 3) or null

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 2
+INTERFACE = 3
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -104,6 +104,14 @@ class RowsSpec(ctypes.Structure):
     ]
 
 
+class VectorsSpec(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("num_pairs", "num_molecules", "num_atoms")],
+        *[(name, c_void_p) for name in ("center", "neighbor", "shift")],
+        *[(name, c_int32) for name in ("wide", "threads")],
+    ]
+
+
 class PairsResult(ctypes.Structure):
     _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]
 
@@ -159,6 +167,8 @@ def _declare(library: Any) -> None:
         "anipot_evaluate": (c_int, [c_void_p] * 5),
         "anipot_aev": (c_int, [c_int] + [c_void_p] * 5),
         "anipot_networks": (c_int, [c_int] + [c_void_p] * 7),
+        "anipot_vectors": (c_int64, [c_void_p] * 4 + [c_double]),
+        "anipot_vectors_backward": (c_int, [c_void_p] * 4),
         "anipot_use_team": (None, [c_void_p]),
         "anipot_find_pairs": (c_int64, [c_void_p, c_int, c_double, c_int, c_void_p]),
         "anipot_copy_pairs": (c_int, [c_void_p, c_void_p, c_int]),

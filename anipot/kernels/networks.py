@@ -60,9 +60,9 @@ class _Layout(NamedTuple):
 
     @property
     def state_width(self) -> int:
-        """Number of hidden values of the largest network."""
+        """Number of hidden values of the largest network, each layer padded to 16."""
         ends = zip(self.first_layer[:-1], self.first_layer[1:], strict=True)
-        return max((sum(layer[1] for layer in self.layers[a : b - 1]) for a, b in ends), default=0)
+        return max((sum(-(-layer[1] // 16) * 16 for layer in self.layers[a : b - 1]) for a, b in ends), default=0)
 
 
 class _Call:
@@ -186,10 +186,10 @@ def _define(schema: str, kernel: Any, fake: Any, gradient: Any, keep: Any) -> No
     torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
     torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)
     if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-        torch.library.register_vmap(f"anipot::{name}", _one_by_one(name), lib=_library)
+        torch.library.register_vmap(f"anipot::{name}", one_by_one(name), lib=_library)
 
 
-def _one_by_one(name: str) -> Any:
+def one_by_one(name: str) -> Any:
     """vmap: call after call, since rows are many already."""
 
     def take(argument: Any, dim: Any, i: int) -> Any:
@@ -286,7 +286,10 @@ def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
     networks
         See ``Networks``.
     """
-    values, order, state = _ops.networks(features, species, *networks)
+    weights, *rest = networks
+    if not features.requires_grad:  # then nothing is to be computed but the gradient of the weights
+        weights = [weight.detach() for weight in weights]
+    values, order, state = _ops.networks(features, species, weights, *rest)
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in networks.weights):
         values = values + _ops.networks_weights(features.detach(), species, order, state, *networks)
     return values

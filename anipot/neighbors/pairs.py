@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from anipot.kernels import vectors as kernels
+
 #: Two atoms closer than this (Å) stand on one spot: no potential here means anything, and directions are lost.
 ONE_SPOT = 1e-6
 
@@ -36,13 +38,34 @@ def displacements(pairs: Pairs, coordinates: Tensor, cell: Tensor | None, pbc: T
     cell, pbc
         (B, 3, 3) and (B, 3), or None.
     """
+    return _displacements(pairs, coordinates, cell, pbc)[0]
+
+
+def checked_displacements(pairs: Pairs, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> Tensor:
+    """Return the same, and refuse two atoms on one spot as ``check_distances`` does."""
+    vectors, closest = _displacements(pairs, coordinates, cell, pbc)
+    if closest is None or int(closest) >= 0:
+        check_distances(pairs, vectors, coordinates.shape[1])
+    return vectors
+
+
+def _displacements(
+    pairs: Pairs, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the vectors, and where it is known whether two atoms stand on one spot: a number < 0 if not."""
+    lattice = None
+    if pairs.shift is not None and cell is not None and pbc is not None:
+        lattice = torch.where(pbc[..., None], cell, 0.0)  # rows without periodicity may hold anything
+    if kernels.covers(coordinates, *pairs):
+        shift = None if lattice is None else pairs.shift
+        return kernels.vectors(coordinates, lattice, pairs.center, pairs.neighbor, shift, ONE_SPOT)
     flat = coordinates.reshape(-1, 3).double()  # (B*A, 3)
     vectors = flat.index_select(0, pairs.neighbor) - flat.index_select(0, pairs.center)  # (P, 3)
-    if pairs.shift is None or cell is None or pbc is None:
-        return vectors
-    lattice = torch.where(pbc[..., None], cell.double(), 0.0)  # rows without periodicity may hold anything
+    if pairs.shift is None or lattice is None:
+        return vectors, None
     molecule = pairs.center // coordinates.shape[1]
-    return vectors + (pairs.shift.to(lattice.dtype)[:, None, :] @ lattice.index_select(0, molecule)).squeeze(1)
+    lattice = lattice.double()
+    return vectors + (pairs.shift.to(lattice.dtype)[:, None, :] @ lattice.index_select(0, molecule)).squeeze(1), None
 
 
 def check_distances(pairs: Pairs, vectors: Tensor, num_atoms: int) -> None:

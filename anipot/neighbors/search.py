@@ -7,7 +7,7 @@ from torch import Tensor
 from anipot.kernels import pairs as kernels
 from anipot.neighbors.brute_force import brute_force
 from anipot.neighbors.cell_list import cell_list
-from anipot.neighbors.pairs import Pairs, check_distances, displacements
+from anipot.neighbors.pairs import Pairs, checked_displacements
 from anipot.structures import System
 
 #: Below this many candidate pairs, trying all of them in one product is faster than sorting atoms into bins.
@@ -45,6 +45,4 @@ def neighborhoods(system: System, cutoff: float) -> tuple[Pairs, Tensor]:
         If two atoms stand on one spot.
     """
     pairs = find_pairs(*system, cutoff)
-    vectors = displacements(pairs, system.coordinates, system.cell, system.pbc)
-    check_distances(pairs, vectors, system.species.shape[1])
-    return pairs, vectors
+    return pairs, checked_displacements(pairs, system.coordinates, system.cell, system.pbc)
