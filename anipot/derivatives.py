@@ -13,6 +13,7 @@ from torch import Tensor
 from anipot.elements import symbol
 from anipot.energy import EnergyShifter
 from anipot.engine import Engine, engine_of
+from anipot.hessian import gradient_graph, hessian_of, native_hessian, network_bytes
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
@@ -21,8 +22,6 @@ from anipot.structures import SpeciesConverter, System, check_charge
 #: Bytes that the atoms computed together may take for features, networks and their gradients. Larger systems are
 #: computed in blocks of atoms, with the same result: peak memory stays bounded, and small blocks stay in the caches.
 BLOCK_BYTES = 256 * 2**20
-#: The same for the directions of a Hessian that are computed together.
-HESSIAN_BYTES = 512 * 2**20
 
 #: The parts and the potential made of them, for each ``Sequential`` seen.
 _potentials: WeakKeyDictionary[torch.nn.Module, tuple[list[torch.nn.Module], Potential]] = WeakKeyDictionary()
@@ -211,8 +210,6 @@ def evaluate_natively(
     skin: float = 0.0,
 ) -> SinglePoint | None:
     """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
-    if ask.hessian:
-        return None
     values = engine.evaluate(
         species,
         coordinates,
@@ -226,14 +223,21 @@ def evaluate_natively(
     )
     if values is None:
         return None
+    hessian = None
+    if ask.hessian:
+        system = engine.potential.system(species, coordinates, cell, pbc)
+        hessian = native_hessian(engine.potential, system, find_pairs(*system, engine.potential.cutoff))
+        if hessian is None:
+            return None
     if not ask.members:
-        return SinglePoint(species, values.energies, values.forces, values.stress, None, values.atomic_energies)
+        return SinglePoint(species, values.energies, values.forces, values.stress, hessian, values.atomic_energies)
     atomic = values.atomic_energies
     return SinglePoint(
         species=species,
         energies=values.energies.mean(0),
         forces=None if values.forces is None else values.forces.mean(0),
         stress=None if values.stress is None else values.stress.mean(0),
+        hessian=hessian,
         atomic_energies=None if atomic is None else atomic.mean(0),
         members=Members(values.energies, values.forces, values.stress, atomic, num_atoms=(species >= 0).sum(-1)),
     )
@@ -265,7 +269,7 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
         energies=energies.mean(0),
         forces=None if all_forces is None else all_forces.mean(0),
         stress=None if all_stress is None else all_stress.mean(0),
-        hessian=_hessian(potential, system, pairs) if ask.hessian else None,
+        hessian=hessian_of(potential, system, pairs) if ask.hessian else None,
         atomic_energies=atomic.mean(0) if ask.atomic_energies else None,
         members=spread,
     )
@@ -304,7 +308,7 @@ def hessian_vector_product(
         raise ValueError(
             f"direction must have the shape of coordinates, {tuple(coordinates.shape)}, got {tuple(direction.shape)}"
         )
-    x, gradient = _gradient_graph(potential, system, find_pairs(*system, potential.cutoff))
+    x, gradient = gradient_graph(potential, system, find_pairs(*system, potential.cutoff))
     ghosts = (system.species < 0)[..., None]
     (product,) = torch.autograd.grad(gradient, x, torch.where(ghosts, 0.0, direction.to(gradient.dtype)))
     return product
@@ -385,7 +389,7 @@ def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor
     if not hasattr(representation, "from_neighborhoods"):
         yield slice(0, len(pairs.center)), slice(0, num_atoms)
         return
-    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + _network_bytes(potential)  # type: ignore[operator]
+    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + network_bytes(potential)  # type: ignore[operator]
     total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
     num_blocks = max(1, -(-int(total[-1]) // BLOCK_BYTES)) if num_atoms else 1
     if num_blocks == 1:
@@ -442,51 +446,3 @@ def _check_stress(system: System) -> None:
             f"{system.cell[molecule].tolist()}; "
             "give the axes that are not periodic a length"
         )
-
-
-def _gradient_graph(potential: Potential, system: System, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Return coordinates (B, A, 3) and dE/dx of the same shape, both part of a graph."""
-    with torch.enable_grad():
-        x = system.coordinates.detach().requires_grad_()
-        vectors = displacements(pairs, x, None if system.cell is None else system.cell.detach(), system.pbc)
-        check_distances(pairs, vectors, system.species.shape[1])
-        total = potential.members_from_vectors(system.species.reshape(-1), pairs, vectors).mean(0).sum()
-        if not total.requires_grad:
-            total = total + 0 * x.sum()
-        (gradient,) = torch.autograd.grad(total, x, create_graph=True)
-    return x, gradient
-
-
-def _hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor:
-    """Return (B, 3A, 3A): rows for one coordinate of all molecules at once, several coordinates at a time."""
-    num_molecules, num_atoms = system.species.shape
-    x, gradient = _gradient_graph(potential, system, pairs)
-    hessian = x.new_zeros(num_molecules, 3 * num_atoms, 3 * num_atoms)
-    if hessian.numel() == 0 or not gradient.requires_grad:
-        return hessian
-    bytes_each = _direction_bytes(potential, system, pairs)
-    at_once = max(1, min(3 * num_atoms, HESSIAN_BYTES // max(1, bytes_each)))
-    for start in range(0, 3 * num_atoms, at_once):
-        stop = min(start + at_once, 3 * num_atoms)
-        seeds = x.new_zeros(stop - start, num_molecules, 3 * num_atoms)
-        seeds[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
-        (rows,) = torch.autograd.grad(
-            gradient, x, seeds.view(-1, *x.shape), retain_graph=stop < 3 * num_atoms, is_grads_batched=True
-        )
-        hessian[:, start:stop] = rows.reshape(stop - start, num_molecules, -1).transpose(0, 1)
-    return (hessian + hessian.transpose(-1, -2)) / 2
-
-
-def _direction_bytes(potential: Potential, system: System, pairs: Pairs) -> int:
-    """Return roughly the bytes that one direction of a Hessian takes in the double backward."""
-    vectors = displacements(pairs, system.coordinates.detach(), system.cell, system.pbc).detach()
-    species = system.species.reshape(-1)
-    estimate = getattr(potential.representation, "memory_estimate", None)
-    cost = 4096 * len(species) if estimate is None else int(estimate(pairs.center, vectors, len(species)).sum())
-    return cost + _network_bytes(potential) * len(species)
-
-
-def _network_bytes(potential: Potential) -> int:
-    """Return roughly the bytes that one atom takes in the networks of all members and their gradient, in float64."""
-    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
-    return 8 * 4 * hidden

@@ -148,17 +148,19 @@ struct Scratch {
 struct Range {
     int j0, j1, k0, k1;
     bool same;
+    int skip = -1;  // a k that does not count; only if there is one j
     int first_k(int j) const { return same ? j + 1 : k0; }
 };
 
+// Neighbors j come from `first` and k from `shell`, which differ in their tangents only, if at all.
 template <class N>
-long fill_triples(const Shell<N>& shell, Range range, Scratch<N>& s) {
+long fill_triples(const Shell<N>& first, const Shell<N>& shell, Range range, Scratch<N>& s) {
     typedef typename N::T T;
     long t = 0;
     for (int j = range.j0; j < range.j1; j++) {
         const int k0 = range.first_k(j);
-        const N x = shell.ux.get_splat(j), y = shell.uy.get_splat(j), z = shell.uz.get_splat(j);
-        const N r = shell.r.get_splat(j), f = shell.f.get_splat(j);
+        const N x = first.ux.get_splat(j), y = first.uy.get_splat(j), z = first.uz.get_splat(j);
+        const N r = first.r.get_splat(j), f = first.f.get_splat(j);
         for (int k = k0; k < range.k1; k += LANES<T>) {
             N kx, ky, kz;
             shell.unit(k, kx, ky, kz);
@@ -172,6 +174,7 @@ long fill_triples(const Shell<N>& shell, Range range, Scratch<N>& s) {
     s.cosine.put(t, zero);
     s.mean.put(t, zero);
     s.both.put(t, zero);
+    if (range.skip >= 0) s.both.clear_one(range.skip - range.k0);
     return t;
 }
 
@@ -218,12 +221,12 @@ INLINE void sum_terms(const AevTables<typename N::T>& tables, int eta, int zeta,
 }
 
 template <class N>
-void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& shell, Range range, Scratch<N>& s,
-                     Array<N> row) {
+void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& first, const Shell<N>& shell, Range range,
+                     Scratch<N>& s, Array<N> row) {
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const AevSpec& spec = tables.spec;
-    const long triples = fill_triples(shell, range, s);
+    const long triples = fill_triples(first, shell, range, s);
     for (long t = 0; t < triples; t += L) {
         const N x = s.cosine.get(t) * (T)0.95;
         s.cosine.put(t, x);
@@ -279,12 +282,12 @@ INLINE void add_slopes(const AevTables<typename N::T>& tables, int eta, int zeta
 
 // Derivatives with respect to the triples' scalars, then from there to each neighbor's.
 template <class N>
-void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& shell, Range range, Scratch<N>& s,
-                      Array<N> gradient) {
+void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& first, const Shell<N>& shell, Range range,
+                      Scratch<N>& s, Array<N> gradient) {
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const AevSpec& spec = tables.spec;
-    const long triples = fill_triples(shell, range, s);
+    const long triples = fill_triples(first, shell, range, s);
     for (long t = 0; t < triples; t += L) {
         const N x = s.cosine.get(t) * (T)0.95, y = sine(x), slope = x / y;
         const N mean = s.mean.get(t), both = s.both.get(t);
@@ -301,11 +304,12 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& sh
         s.d_mean.put(t, to_mean * both);
         s.d_both.put(t, to_both);
     }
+    if (range.skip >= 0) s.d_both.clear_one(range.skip - range.k0);
     long t = 0;
     for (int j = range.j0; j < range.j1; j++) {
         const int k0 = range.first_k(j);
-        const N x = shell.ux.get_splat(j), y = shell.uy.get_splat(j), z = shell.uz.get_splat(j);
-        const N f = shell.f.get_splat(j);
+        const N x = first.ux.get_splat(j), y = first.uy.get_splat(j), z = first.uz.get_splat(j);
+        const N f = first.f.get_splat(j);
         const long at = 5L * j * L;
         N row[5];
         UNROLL for (int q = 0; q < 5; q++) row[q] = s.rows.get(at + q * L);
@@ -378,16 +382,16 @@ void aev_forward(const AevTables<typename N::T>& tables, const Environment<N>& e
             if (column < 0) continue;
             const Range range = triples_of(env, e1, e2);
             if (range.j1 > range.j0 && range.k1 > range.k0)
-                angular_forward(tables, env.angular, range, scratch, row + column);
+                angular_forward(tables, env.angular, env.angular, range, scratch, row + column);
             else
                 for (int i = 0; i < tables.padded_angular; i += L) row.put(column + i, N::of(0));
         }
 }
 
-// dE/dvector of every radial neighbor into gx, gy, gz, given dE/dfeatures.
+// What the radial terms give to dE/dvector of every radial neighbor.
 template <class N>
-void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
-                  Scratch<N>& scratch, Array<N> gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
+void radial_backward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
+                     Array<N> gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const int num_species = tables.spec.num_species;
@@ -411,6 +415,29 @@ void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& 
             gz.put(j, d * z);
         }
     }
+}
+
+// From the sums q of the angular terms' derivatives with respect to a neighbor's unit vector, r and f, to dE/dvector.
+template <class N>
+INLINE void to_vector(const Shell<N>& shell, long a, const N* q, N* g) {
+    typedef typename N::T T;
+    N x, y, z;
+    shell.unit(a, x, y, z);
+    const N along = q[0] * x + q[1] * y + q[2] * z, inverse = N::of(1) / shell.r.get(a);
+    const N d = q[3] * (T)0.5 + q[4] * shell.df.get(a) - along * inverse;
+    g[0] = q[0] * inverse + d * x;
+    g[1] = q[1] * inverse + d * y;
+    g[2] = q[2] * inverse + d * z;
+}
+
+// dE/dvector of every radial neighbor into gx, gy, gz, given dE/dfeatures.
+template <class N>
+void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
+                  Scratch<N>& scratch, Array<N> gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
+    typedef typename N::T T;
+    constexpr int L = LANES<T>;
+    const int num_species = tables.spec.num_species;
+    radial_backward(tables, env, columns, gradient, gx, gy, gz);
     const long neighbors = env.angular.start[num_species];
     if (neighbors < 2) return;
     scratch.reserve(tables, neighbors);
@@ -420,22 +447,15 @@ void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& 
         for (int e2 = e1; e2 < num_species; e2++) {
             const Range range = triples_of(env, e1, e2);
             if (range.j1 > range.j0 && range.k1 > range.k0)
-                angular_backward(tables, env.angular, range, scratch,
+                angular_backward(tables, env.angular, env.angular, range, scratch,
                                  gradient + columns.angular[e1 * num_species + e2]);
         }
     for (long a = 0; a < neighbors; a += L) {
-        N g[5];
-        UNROLL for (int q = 0; q < 5; q++)
-            g[q] = scratch.columns.get(q * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, q);
-        N x, y, z;
-        env.angular.unit(a, x, y, z);
-        const N along = g[0] * x + g[1] * y + g[2] * z;
-        const N inverse = N::of(1) / env.angular.r.get(a);
-        const N d = g[3] * (T)0.5 + g[4] * env.angular.df.get(a) - along * inverse;
-        const Array<N> c = scratch.columns + a;
-        c.put(0, g[0] * inverse + d * x);
-        c.put(scratch.stride, g[1] * inverse + d * y);
-        c.put(2 * scratch.stride, g[2] * inverse + d * z);
+        N q[5], g[3];
+        UNROLL for (int i = 0; i < 5; i++)
+            q[i] = scratch.columns.get(i * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, i);
+        to_vector(env.angular, a, q, g);
+        UNROLL for (int c = 0; c < 3; c++) scratch.columns.put(c * scratch.stride + a, g[c]);
     }
     for (long a = 0; a < neighbors; a++) {
         const long to = env.radial_of[a];

@@ -60,7 +60,7 @@ struct Handle {
 }  // namespace
 
 // Changes with every change of the structures in spec.h or of the functions below.
-EXPORT int anipot_interface() { return 3; }
+EXPORT int anipot_interface() { return 4; }
 
 EXPORT const char* anipot_isa() { return chosen.load()->name; }
 
@@ -116,6 +116,16 @@ EXPORT int anipot_networks(int what, const HeadSpec* head, const RowsSpec* rows,
                            double* energies, void* out, void* const* weights) {
     try {
         kernels()->network_operation(what, head, rows, seeds, tangent, energies, out, weights);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+EXPORT int anipot_hessian(const AevSpec* aev, const PairsSpec* pairs, const HeadSpec* head, const RowsSpec* rows,
+                          const void* gradient, const int64_t* neighbor, double* hessian, int64_t num_slots) {
+    try {
+        kernels()->hessian(aev, pairs, head, rows, gradient, neighbor, hessian, num_slots);
         return OK;
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "displacements.h"
+#include "hessian.h"
 #include "list_impl.h"
 #include "network_operation.h"
 #include "operation.h"
@@ -83,6 +84,13 @@ static void network_operation(int what, const HeadSpec* head, const RowsSpec* ro
     else apply<float>(what, *head, *rows, seeds, (const float*)tangent, energies, (float*)out, weights);
 }
 
+static void hessian(const AevSpec* aev, const PairsSpec* pairs, const HeadSpec* head, const RowsSpec* rows,
+                    const void* gradient, const int64_t* neighbor, double* out, int64_t num_slots) {
+    FlushDenormals mode;
+    if (rows->wide) HessianOperation<double>(*aev, *pairs, *head, *rows, (const double*)gradient, neighbor).run(out, num_slots);
+    else HessianOperation<float>(*aev, *pairs, *head, *rows, (const float*)gradient, neighbor).run(out, num_slots);
+}
+
 static int64_t vectors(const VectorsSpec* spec, const void* x, const void* cell, double* out, double spot) {
     if (spec->wide) return Displacements<double>(*spec).forward((const double*)x, (const double*)cell, out, spot);
     return Displacements<float>(*spec).forward((const float*)x, (const float*)cell, out, spot);
@@ -138,7 +146,7 @@ static void delete_list(void* list) { delete (List*)list; }
 extern const Kernels JOIN(kernels_, ANIPOT_ISA);
 const Kernels JOIN(kernels_, ANIPOT_ISA) = {
     ANIPOT_ISA::new_engine,    ANIPOT_ISA::delete_engine, ANIPOT_ISA::searches, ANIPOT_ISA::evaluate,
-    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::vectors,
-    ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
+    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::hessian,
+    ANIPOT_ISA::vectors, ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
     ANIPOT_ISA::find_pairs,    ANIPOT_ISA::copy_pairs,
 };

@@ -14,6 +14,8 @@ struct Kernels {
     void (*aev_operation)(int what, const AevSpec*, const PairsSpec*, const void* gradient, const void* tangent, void* out);
     void (*network_operation)(int what, const HeadSpec*, const RowsSpec*, const double* seeds, const void* tangent,
                               double* energies, void* out, void* const* weights);
+    void (*hessian)(const AevSpec*, const PairsSpec*, const HeadSpec*, const RowsSpec*, const void* gradient,
+                    const int64_t* neighbor, double* hessian, int64_t num_slots);
     int64_t (*vectors)(const VectorsSpec*, const void* coordinates, const void* cell, double* vectors, double spot);
     void (*vectors_backward)(const VectorsSpec*, const double* gradient, void* to_coordinates, void* to_cell);
     void* (*new_list)();

@@ -146,8 +146,8 @@ class Tile : public Network<T> {
 
     // Lays out the chunks of features in `mask` and the layers of a network for it.
     void prepare(const LayerSpec* specs_, int num_layers_, const Chunks& chunks, uint64_t mask) {
-        if (specs == specs_ && mask == known_mask) return;
-        specs = specs_;
+        if (known == specs_ && mask == known_mask) return;
+        known = specs_;
         known_mask = mask;
         const long F = chunks.num_features;
         segments.resize(64);
@@ -163,7 +163,7 @@ class Tile : public Network<T> {
             width += padded<T>(length);
         }
         num_segments = n;
-        Base::prepare(specs, num_layers_, {segments.data, n, columns.data, width, F % LANES<T> == 0});
+        Base::prepare(specs_, num_layers_, {segments.data, n, columns.data, width, F % LANES<T> == 0});
         hidden = 0;
         for (int l = 0; l + 1 < num_layers; l++) {
             at[l] = hidden * MAX_ROWS;
@@ -175,6 +175,9 @@ class Tile : public Network<T> {
         curved.resize(hidden * MAX_ROWS);
         for (Buffer<T>& b : flow) b.resize(larger(hidden, width) * MAX_ROWS);
     }
+
+    // The addresses of layers mean something else in the next operation.
+    void forget() { known = nullptr; }
 
     // Row `r` of the input, from a row of all features.
     void gather(int r, const T* row) {
@@ -316,6 +319,68 @@ class Tile : public Network<T> {
         return next;
     }
 
+    long num_hidden() const { return hidden; }
+
+    // Of one row of the state: f'(z), and f''(z) dE/df(z) times `seed`, kept for `tangents` and `curve`.
+    void curvature(const T* state, T seed) {
+        const int top = num_layers - 1, h = top - 1;
+        recall(0, state, true);
+        T *p = flow[0].data, *next = flow[1].data;
+        for (long i = 0; i < layers[h].width; i += LANES<T>) store<T>(p + i, load<T>(layers[top].weight + i) * seed);
+        for (int l = h;; l--) {
+            const Layer<T>& layer = layers[l];
+            for (long i = 0; i < layer.width; i += LANES<T>) {
+                T* dd = &curved[at[l] + i];
+                store<T>(dd, load<T>(dd) * load<T>(p + i));
+                store<T>(p + i, load<T>(&slope[at[l] + i]) * load<T>(p + i));
+            }
+            if (l == 0) return;
+            multiply<T, STORE>(1, p, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth, next,
+                               layer.depth, nullptr, 0);
+            T* swap = p;
+            p = next;
+            next = swap;
+        }
+    }
+    // The tangents of all z, from the gathered tangents of the features of that row.
+    void tangents(int rows, T* Z) {
+        const T* input = features.data;
+        long depth = width;
+        for (int l = 0; l + 1 < num_layers; l++) {
+            const Layer<T>& layer = layers[l];
+            const T* d = &slope[at[l]];
+            T* x = flow[l & 1].data;
+            Base::forward(layer, rows, input, depth, Z, hidden);
+            for (int r = 0; r < rows; r++)
+                for (long i = 0; i < layer.width; i += LANES<T>)
+                    store<T>(x + r * layer.width + i, load<T>(Z + r * hidden + i) * load<T>(d + i));
+            Z += layer.width;
+            input = x;
+            depth = layer.width;
+        }
+    }
+    // Multiplies the tangents of all z with the curvature.
+    void curve(int rows, const T* Z, T* out) const {
+        for (int r = 0; r < rows; r++)
+            for (int l = 0; l + 1 < num_layers; l++) {
+                const T* c = &curved[at[l]];
+                const long from = r * hidden + at[l] / MAX_ROWS;
+                for (long i = 0; i < layers[l].width; i += LANES<T>)
+                    store<T>(out + from + i, load<T>(Z + from + i) * load<T>(c + i));
+            }
+    }
+    // Y (rows, whole vectors of n) = A B^T, both with rows of all hidden values.
+    void products(int rows, const T* A, const T* B, long n, T* Y) {
+        Layer<T> all = {};
+        all.weight = B;
+        all.ld = all.depth = hidden;
+        all.n_out = n;
+        all.width = padded<T>(n);
+        all.copied = true;
+        Base::panels.resize(2 * hidden * LANES<T>);
+        Base::forward(all, rows, A, hidden, Y, all.width);
+    }
+
     // Adds row r of a gradient of features to a row of all of them.
     void scatter(int r, const T* gradient, T* row) const {
         for (int s = 0; s < num_segments; s++) {
@@ -326,7 +391,7 @@ class Tile : public Network<T> {
     }
 
    private:
-    const LayerSpec* specs = nullptr;
+    const LayerSpec* known = nullptr;
     uint64_t known_mask = 0;
     Buffer<Segment> segments;
     Buffer<int> columns;
@@ -368,18 +433,44 @@ class Tile : public Network<T> {
     }
 };
 
+// Memory that a thread which calls operations keeps for the next: new pages cost as much as the products in them.
+template <class T>
+struct Workers {
+    int num_threads = 0, num_species = 0;
+    Tile<T>* tiles = nullptr;
+    WeightSums<T>* sums = nullptr;
+    ~Workers() { release(); }
+    void reserve(int threads, int species) {
+        if (threads > num_threads || species > num_species) {
+            release();
+            tiles = new Tile<T>[threads];
+            sums = new WeightSums<T>[(long)threads * species];
+            num_threads = threads;
+            num_species = species;
+        }
+        for (int t = 0; t < threads; t++) tiles[t].forget();
+    }
+
+   private:
+    void release() {
+        delete[] tiles;
+        delete[] sums;
+        tiles = nullptr;
+        sums = nullptr;
+        num_threads = num_species = 0;
+    }
+};
+
 template <class T>
 class NetworkOperation {
    public:
     NetworkOperation(const HeadSpec& head_, const RowsSpec& spec)
         : head(head_), rows(spec), chunks(spec.num_features), num_threads(larger(1, spec.threads)) {
-        tiles_of = new Tile<T>[num_threads];
-        sums = new WeightSums<T>[num_threads * head.num_species];
+        static thread_local Workers<T> workers;
+        workers.reserve(num_threads, head.num_species);
+        tiles_of = workers.tiles;
+        sums = workers.sums;
         touched.resize(num_threads * head.num_species);
-    }
-    ~NetworkOperation() {
-        delete[] tiles_of;
-        delete[] sums;
     }
 
     void forward(double* energies) {
@@ -388,9 +479,9 @@ class NetworkOperation {
         memset((void*)energies, 0, sizeof(double) * head.members * rows.num_rows);
         each_tile([&](const Part& part, Tile<T>& tile, int) {
             double out[MAX_ROWS];
-            const uint64_t mask = mask_of(part, false);
+            const uint64_t mask = mask_of(part);
             for (int m = 0; m < head.members; m++) {
-                if (!prepare(tile, m, part, mask)) return;
+                prepare(tile, m, part, mask);
                 if (m == 0)
                     for (int r = 0; r < part.rows; r++) tile.gather(r, feature_row(part.from + r));
                 tile.energies(part.rows, state(m, part.from), rows.state_width, out);
@@ -404,9 +495,9 @@ class NetworkOperation {
         each_tile([&](const Part& part, Tile<T>& tile, int) {
             clear(part, out);
             T seed[MAX_ROWS];
-            const uint64_t mask = rows.sparse ? mask_of(part, false) : chunks.all();
+            const uint64_t mask = rows.sparse ? mask_of(part) : chunks.all();
             for (int m = 0; m < head.members; m++) {
-                if (!prepare(tile, m, part, mask)) return;
+                prepare(tile, m, part, mask);
                 recall(tile, m, part, seeds, seed, false);
                 const T* g = tile.gradient(part.rows, seed, false);
                 for (int r = 0; r < part.rows; r++) tile.scatter(r, g, out + order(part.from + r) * rows.num_features);
@@ -422,7 +513,7 @@ class NetworkOperation {
             begin_sums();
             each_tile([&](const Part& part, Tile<T>& tile, int t) {
                 T seed[MAX_ROWS];
-                if (!prepare(tile, m, part, mask_of(part, false))) return;
+                prepare(tile, m, part, mask_of(part));
                 tile.sums = sums_of(t, m, part.element);
                 for (int r = 0; r < part.rows; r++) tile.gather(r, feature_row(part.from + r));
                 recall(tile, m, part, seeds, seed, false);
@@ -443,10 +534,10 @@ class NetworkOperation {
             each_tile([&](const Part& part, Tile<T>& tile, int t) {
                 T seed[MAX_ROWS];
                 double along[MAX_ROWS];
-                uint64_t mask = mask_of(part, true);
+                uint64_t mask = mask_of(part);
                 for (int r = 0; r < part.rows && !rows.state_row; r++)
                     mask |= chunks.mask(tangent + order(part.from + r) * rows.num_features);
-                if (!prepare(tile, m, part, rows.sparse ? mask : chunks.all())) return;
+                prepare(tile, m, part, rows.sparse ? mask : chunks.all());
                 if (weights) tile.sums = sums_of(t, m, part.element);
                 for (int r = 0; r < part.rows; r++) {
                     tile.gather(r, tangent + order(part.from + r) * rows.num_features);
@@ -530,7 +621,7 @@ class NetworkOperation {
             rows.order[N + r] = r < start[E] ? (int64_t)keys[r].mask : 0;
         }
     }
-    uint64_t mask_of(const Part& part, bool) const {
+    uint64_t mask_of(const Part& part) const {
         uint64_t all = 0;
         for (int r = 0; r < part.rows; r++) all |= mask(part.from + r);
         return all;
@@ -559,10 +650,9 @@ class NetworkOperation {
     void each_tile(F body) {
         parallel_for(num_threads, num_parts, [&](long p, int t) { body(parts[p], tiles_of[t], t); }, anipot::run_on_team);
     }
-    bool prepare(Tile<T>& tile, int m, const Part& part, uint64_t mask) {
+    void prepare(Tile<T>& tile, int m, const Part& part, uint64_t mask) {
         const int* first = head.first_layer + m * head.num_species + part.element;
         tile.prepare(head.layers + first[0], first[1] - first[0], chunks, mask);
-        return true;
     }
     void recall(Tile<T>& tile, int m, const Part& part, const double* seeds, T* seed, bool second) {
         for (int r = 0; r < part.rows; r++) {

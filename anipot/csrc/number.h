@@ -86,6 +86,7 @@ struct Array<Real<T>> {
     INLINE void put(long i, Real<T> x) const { store<T>(a + i, x.a); }
     INLINE void add_one(long i, Array from, long j) const { a[i] += from.a[j]; }
     INLINE void copy_one(long i, Array from, long j) const { a[i] = from.a[j]; }
+    INLINE void clear_one(long i) const { a[i] = 0; }
 };
 template <class T>
 struct Array<Dual<T>> {
@@ -105,6 +106,7 @@ struct Array<Dual<T>> {
         a[i] = from.a[j];
         b[i] = from.b[j];
     }
+    INLINE void clear_one(long i) const { a[i] = b[i] = 0; }
 };
 
 // base^power and base^(power - 1) for 0 <= base, both with their derivatives if dual.

@@ -47,10 +47,14 @@ class AevOperation {
         backward<Dual<T>>(tangent, gradient, nullptr, nullptr, out);
     }
 
-   private:
-    struct Thread {
+   protected:
+    // Where an environment stands.
+    struct Memory {
         Buffer<T> values;
         Buffer<int> indices;
+    };
+    struct Thread {
+        Memory memory;
         Scratch<Real<T>> real;
         Scratch<Dual<T>> dual;
         Scratch<Real<T>>& scratch(Real<T>*) { return real; }
@@ -79,17 +83,18 @@ class AevOperation {
         }
     };
 
-    // The environment of atom i in the thread's memory; pair_of: which pair each radial neighbor is, -1 for padding.
-    template <class N>
-    Environment<N> environment(Thread& thread, long i, const T* tangent, Array<N>& row, Array<N>* g, int*& pair_of) {
+    // The environment of atom i; tangent(p, c): of component c of pair p; pair_of: which pair of the atom each radial
+    // neighbor is.
+    template <class N, class F>
+    Environment<N> environment(Memory& memory, long i, F tangent, Array<N>& row, Array<N>* g, int*& pair_of) {
         const int E = tables.spec.num_species;
         const long p0 = begin[i], n = begin[i + 1] - p0, room = padded<T>(n) + (E + 1) * LANES<T>;
-        Local local{thread.values.resize(2 * (15 * room + columns.total))};
+        Local local{memory.values.resize(2 * (15 * room + columns.total))};
         auto next = [&](long m) {
             T* a = local.take(m);
             return array(a, N::dual ? local.take(m) : nullptr, (N*)nullptr);
         };
-        int* s = thread.indices.resize(3 * E + 2 + 2 * room);
+        int* s = memory.indices.resize(3 * E + 2 + 2 * room);
         Array<N> a[12];
         for (int q = 0; q < 12; q++) a[q] = next(room);
         for (int c = 0; c < 3; c++) g[c] = next(room);
@@ -111,7 +116,7 @@ class AevOperation {
                 const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
                 for (int c = 0; c < 3; c++) {
                     to[c].a[k] = v[c];
-                    if constexpr (N::dual) to[c].b[k] = tangent[3 * p + c];
+                    if constexpr (N::dual) to[c].b[k] = tangent(p, c);
                 }
                 pair_of[k++] = (int)(p - p0);
             }
@@ -122,6 +127,10 @@ class AevOperation {
         env.radial.start[E] = from;
         select_angular(tables.spec, env);
         return env;
+    }
+
+    static auto along(const T* tangent) {
+        return [tangent](long p, int c) { return tangent[3 * p + c]; };
     }
 
     template <class F>
@@ -140,7 +149,7 @@ class AevOperation {
             }
             Array<N> row, g[3];
             int* pair_of;
-            const Environment<N> env = environment<N>(thread, i, tangent, row, g, pair_of);
+            const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
             aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
             for (int q = 0; q < num_blocks; q++) {
                 const Segment& s = blocks[q];
@@ -160,7 +169,7 @@ class AevOperation {
             if (p0 == begin[i + 1]) return;
             Array<N> row, g[3];
             int* pair_of;
-            const Environment<N> env = environment<N>(thread, i, tangent, row, g, pair_of);
+            const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
             for (int q = 0; q < num_blocks; q++) {
                 const Segment& s = blocks[q];
                 memcpy(row.a + s.feature, gradient + i * length + s.weight, sizeof(T) * s.length);

@@ -12,7 +12,7 @@ from torch.nn.modules import module as global_hooks
 
 from anipot.head.networks import CELU, AtomicNetwork, Gaussian, ShiftedSoftplus
 from anipot.kernels import library
-from anipot.kernels.networks import Networks
+from anipot.kernels.networks import Networks, flat
 
 #: Numbers that csrc/spec.h gives them.
 ACTIVATIONS: dict[type, int] = {
@@ -86,7 +86,7 @@ def common_dtype(networks: list[list[Layer]]) -> torch.dtype:
 
 
 def native_networks(
-    members: Sequence[Sequence[nn.Module]], species: Tensor, features: Tensor, sparse: bool
+    members: Sequence[nn.ModuleList], species: Tensor, features: Tensor, sparse: bool
 ) -> Networks | None:
     """Return the networks of the elements that occur as the native operation takes them; None where torch computes.
 
@@ -122,13 +122,13 @@ def native_networks(
         return None
     if any(weight.dtype is not features.dtype or not weight.is_cpu for weight in weights):
         return None
-    return Networks(weights, layout, parameters)
+    return Networks(flat(weights), layout, parameters) if weights else None
 
 
 def _hooked(network: nn.Module) -> bool:
     """Whether something wants to see the modules called."""
-    everywhere = (global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks)
-    everywhere += (global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks)
+    everywhere = [global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks]
+    everywhere += [global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks]
     own = (
         (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks) for m in network.modules()
     )

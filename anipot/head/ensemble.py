@@ -53,7 +53,7 @@ class Ensemble(nn.ModuleList):
         return sum_atoms(self, input_)
 
     def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
-        """Return the members' energies (M, N) of N flat slots, float64; 0 for ghosts. ``sparse`` as for ``ANIModel``."""
+        """Return the members' energies (M, N) of N flat slots, float64, 0 for ghosts; ``sparse`` as ``ANIModel``."""
         members: list[Any] = list(self)
         if all(isinstance(member, ANIModel) for member in members):
             return members_atomic_energies(members, species, features, sparse)

@@ -34,7 +34,8 @@ def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     return torch.cat([numbers, *arrays]), sizes
 
 
-def _spec(constants: Tensor, sizes: list[int]) -> AevSpec:
+def spec_of(constants: Tensor, sizes: list[int]) -> AevSpec:
+    """Return the structure of an AEV's constants, which must outlive it."""
     spec = AevSpec()
     spec.Rcr, spec.Rca, spec.cutoff_eps = constants[:3].tolist()
     spec.num_species, spec.cutoff_kind, spec.cutoff_order = sizes[:3]
@@ -52,19 +53,28 @@ def num_features(sizes: list[int]) -> int:
     return num_species * n[0] * n[1] + num_species * (num_species + 1) // 2 * n[2] * n[3] * n[4] * n[5]
 
 
+def pairs_of(
+    center: Tensor, neighbor_species: Tensor, vectors: Tensor, constants: Tensor, sizes: list[int], num_atoms: int
+) -> tuple[PairsSpec, tuple[Tensor, ...]]:
+    """Return the structure of neighborhoods, and what must stay alive as long as it is used."""
+    center, neighbor_species, vectors = center.contiguous(), neighbor_species.contiguous(), vectors.contiguous()
+    spec = PairsSpec()
+    spec.num_pairs, spec.num_atoms = len(center), num_atoms
+    spec.center, spec.neighbor_species = center.data_ptr(), neighbor_species.data_ptr()
+    spec.vectors, spec.wide = vectors.data_ptr(), vectors.dtype == torch.float64
+    spec.threads = torch.get_num_threads()
+    return spec, (center, neighbor_species, vectors)
+
+
 def _call(what: int, pairs: tuple[Any, ...], gradient: Tensor | None, tangent: Tensor | None) -> Tensor:
-    center, neighbor_species, vectors, constants, sizes, num_atoms = pairs
-    vectors, constants = vectors.contiguous(), constants.contiguous()
-    center, neighbor_species = center.contiguous(), neighbor_species.contiguous()
+    of_pairs, alive = pairs_of(*pairs)
+    vectors, (constants, sizes, num_atoms) = alive[2], pairs[3:]
+    constants = constants.contiguous()
     gradient = None if gradient is None else gradient.to(vectors.dtype).contiguous()
     tangent = None if tangent is None else tangent.to(vectors.dtype).contiguous()
     shape = (num_atoms, num_features(sizes)) if what in (_FORWARD, _TANGENT) else vectors.shape
     out = vectors.new_empty(shape)
-    spec, of_pairs = _spec(constants, sizes), PairsSpec()
-    of_pairs.num_pairs, of_pairs.num_atoms = len(center), num_atoms
-    of_pairs.center, of_pairs.neighbor_species = center.data_ptr(), neighbor_species.data_ptr()
-    of_pairs.vectors, of_pairs.wide = vectors.data_ptr(), vectors.dtype == torch.float64
-    of_pairs.threads = torch.get_num_threads()
+    spec = spec_of(constants, sizes)
     pointers = (None if t is None else t.data_ptr() for t in (gradient, tangent))
     if library().anipot_aev(what, address(spec), address(of_pairs), *pointers, out.data_ptr()) != 0:
         raise MemoryError(f"no memory for AEVs of shape {tuple(shape)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 3
+INTERFACE = 4
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -167,6 +167,7 @@ def _declare(library: Any) -> None:
         "anipot_evaluate": (c_int, [c_void_p] * 5),
         "anipot_aev": (c_int, [c_int] + [c_void_p] * 5),
         "anipot_networks": (c_int, [c_int] + [c_void_p] * 7),
+        "anipot_hessian": (c_int, [c_void_p] * 7 + [c_int64]),
         "anipot_vectors": (c_int64, [c_void_p] * 4 + [c_double]),
         "anipot_vectors_backward": (c_int, [c_void_p] * 4),
         "anipot_use_team": (None, [c_void_p]),

@@ -30,13 +30,27 @@ _FORWARD, _BACKWARD, _WEIGHTS, _SECOND = range(4)
 class Networks(NamedTuple):
     """Networks of M members and E elements as the operations take them."""
 
-    #: Weights and biases, layer after layer.
-    weights: list[Tensor]
+    #: Weights and biases, layer after layer in one dimension, each padded to a multiple of 16 (``flat``).
+    weights: Tensor
     #: M, E, whether gradients of columns of zeros may be left out; and of each network (member-major) the number of
     #: layers, 0 for those without rows, and of each layer n_in, n_out, activation and whether it has a bias.
     layout: list[int]
     #: A number for each activation.
     parameters: list[float]
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return weights and biases as one tensor, part of their graph: lists of tensors are more than vmap can take."""
+    parts = []
+    for tensor in tensors:
+        parts.append(tensor.reshape(-1))
+        if tensor.numel() % 16:
+            parts.append(tensor.new_zeros(_padded(tensor.numel()) - tensor.numel()))
+    return torch.cat(parts)
+
+
+def _padded(n: int) -> int:
+    return -(-n // 16) * 16
 
 
 class _Layout(NamedTuple):
@@ -62,16 +76,16 @@ class _Layout(NamedTuple):
     def state_width(self) -> int:
         """Number of hidden values of the largest network, each layer padded to 16."""
         ends = zip(self.first_layer[:-1], self.first_layer[1:], strict=True)
-        return max((sum(-(-layer[1] // 16) * 16 for layer in self.layers[a : b - 1]) for a, b in ends), default=0)
+        return max((sum(_padded(layer[1]) for layer in self.layers[a : b - 1]) for a, b in ends), default=0)
 
 
-class _Call:
+class Call:
     """One call into the library: its structures, and what they point to."""
 
     def __init__(self, rows: Sequence[Any], order: Tensor, state: Tensor) -> None:
         features, species, weights, layout, parameters = rows
         self.features, self.species = features.contiguous(), species.contiguous()
-        self.weights = [weight.contiguous() for weight in weights]
+        self.weights = weights.contiguous()
         self.layout = _Layout.of(layout)
         self.head = self._head(parameters)
         self.rows = RowsSpec()
@@ -83,15 +97,23 @@ class _Call:
         self.rows.sparse = self.layout.sparse
 
     def _head(self, parameters: Sequence[float]) -> HeadSpec:
-        layout, tensors = self.layout, iter(self.weights)
+        layout, addresses = self.layout, self._addresses(self.weights)
         self._layers = (LayerSpec * max(1, len(layout.layers)))()
-        for layer, (n_in, n_out, activation, bias), parameter in zip(
-            self._layers, layout.layers, parameters, strict=False
-        ):
-            layer.weight, layer.bias = next(tensors).data_ptr(), next(tensors).data_ptr() if bias else None
-            layer.n_in, layer.n_out, layer.activation, layer.parameter = n_in, n_out, activation, parameter
+        for i, (layer, (n_in, n_out, activation, _)) in enumerate(zip(self._layers, layout.layers, strict=False)):
+            layer.weight, layer.bias = addresses[2 * i], addresses[2 * i + 1]
+            layer.n_in, layer.n_out, layer.activation, layer.parameter = n_in, n_out, activation, parameters[i]
         self._first = (ctypes.c_int32 * len(layout.first_layer))(*layout.first_layer)
         return HeadSpec(layout.members, layout.num_species, False, self._first, self._layers, None, 0)
+
+    def _addresses(self, weights: Tensor) -> list[int | None]:
+        """Weight and bias of all layers, None where there is no bias."""
+        at, size = weights.data_ptr(), weights.element_size()
+        addresses: list[int | None] = []
+        for n_in, n_out, _, bias in self.layout.layers:
+            after = at + _padded(n_in * n_out) * size
+            addresses += [at, after if bias else None]
+            at = after + (_padded(n_out) * size if bias else 0)
+        return addresses
 
     def run(
         self,
@@ -100,25 +122,16 @@ class _Call:
         tangent: Tensor | None = None,
         energies: Tensor | None = None,
         out: Tensor | None = None,
-        gradients: list[Tensor] | None = None,
+        gradients: Tensor | None = None,
     ) -> None:
         seeds = None if seeds is None else seeds.double().contiguous()
         tangent = None if tangent is None else tangent.to(self.features.dtype).contiguous()
         pointers = (None if t is None else t.data_ptr() for t in (seeds, tangent, energies, out))
-        code = library().anipot_networks(
-            what, address(self.head), address(self.rows), *pointers, self._pointers(gradients)
-        )
+        addresses = None if gradients is None else self._addresses(gradients)
+        to_weights = None if addresses is None else (ctypes.c_void_p * len(addresses))(*addresses)
+        code = library().anipot_networks(what, address(self.head), address(self.rows), *pointers, to_weights)
         if code != 0:
             raise MemoryError(f"no memory for the networks of {self.rows.num_rows} atoms")
-
-    def _pointers(self, gradients: list[Tensor] | None) -> Any:
-        """Weight and bias of all layers, null where there is no bias."""
-        if gradients is None:
-            return None
-        tensors, flat = iter(gradients), []
-        for layer in self.layout.layers:
-            flat += [next(tensors).data_ptr(), next(tensors).data_ptr() if layer[3] else None]
-        return (ctypes.c_void_p * len(flat))(*flat)
 
 
 def _new_energies(features: Tensor, layout: Sequence[int]) -> Tensor:
@@ -132,13 +145,9 @@ def _new_outputs(features: Tensor, species: Tensor, weights: Any, layout: Any, p
     return _new_energies(features, layout), species.new_empty((2, len(features)), dtype=torch.int64), state
 
 
-def _new_gradients(weights: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight in weights]
-
-
 def _networks(*rows: Any) -> tuple[Tensor, ...]:
     energies, order, state = _new_outputs(*rows)
-    _Call(rows, order, state).run(_FORWARD, energies=energies)
+    Call(rows, order, state).run(_FORWARD, energies=energies)
     return energies, order, state
 
 
@@ -149,7 +158,7 @@ def _split(rows: Sequence[Any]) -> tuple[tuple[Any, ...], Tensor, Tensor]:
 
 def _networks_backward(seeds: Tensor, *rows: Any) -> Tensor:
     out = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    _Call(*_split(rows)).run(_BACKWARD, seeds, out=out)
+    Call(*_split(rows)).run(_BACKWARD, seeds, out=out)
     return out
 
 
@@ -157,25 +166,23 @@ def _networks_weights(features: Tensor, species: Tensor, order: Tensor, state: T
     return _new_energies(features, networks[1]).zero_()
 
 
-def _networks_weight_gradient(seeds: Tensor, *rows: Any) -> list[Tensor]:
-    out = _new_gradients(rows[4])
-    _Call(*_split(rows)).run(_WEIGHTS, seeds, gradients=out)
+def _networks_weight_gradient(seeds: Tensor, *rows: Any) -> Tensor:
+    out = torch.zeros_like(rows[4])
+    Call(*_split(rows)).run(_WEIGHTS, seeds, gradients=out)
     return out
 
 
-def _networks_second(
-    of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: Any
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _networks_second(of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
     energies, out = _new_energies(rows[0], rows[5]), torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    gradients = _new_gradients(rows[4]) if of_weights else None
-    _Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, out, gradients)
-    return energies, out, gradients or []
+    gradients = torch.zeros_like(rows[4]) if of_weights else None
+    Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, out, gradients)
+    return energies, out, rows[4].new_empty(0) if gradients is None else gradients
 
 
 _library = torch.library.Library("anipot", "FRAGMENT")
 _ops = torch.ops.anipot
 
-_NETWORKS = "Tensor[] weights, int[] layout, float[] parameters"
+_NETWORKS = "Tensor weights, int[] layout, float[] parameters"
 _KEPT = f"Tensor features, Tensor species, Tensor order, Tensor state, {_NETWORKS}"
 
 
@@ -193,59 +200,50 @@ def one_by_one(name: str) -> Any:
     """vmap: call after call, since rows are many already."""
 
     def take(argument: Any, dim: Any, i: int) -> Any:
-        if isinstance(argument, list | tuple) and isinstance(dim, list | tuple):
-            return [take(a, d, i) for a, d in zip(argument, dim, strict=True)]
-        return argument if dim is None else argument.select(dim, i)
+        return argument if dim is None or isinstance(dim, list) else argument.select(dim, i)
 
     def stack(results: Sequence[Any]) -> Any:
         if isinstance(results[0], Tensor):
             return torch.stack(list(results))
-        return type(results[0])(stack(parts) for parts in zip(*results, strict=True))
-
-    def all_zero(result: Any) -> Any:
-        return 0 if isinstance(result, Tensor) else type(result)(all_zero(part) for part in result)
+        return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
     def rule(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         operation = getattr(_ops, name)
-        calls = [
-            operation(*(take(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(info.batch_size)
-        ]
-        return stack(calls), all_zero(calls[0])
+        calls = [operation(*(take(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(info.batch_size)]
+        return stack(calls), 0 if isinstance(calls[0], Tensor) else (0,) * len(calls[0])
 
     return rule
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keep all tensors; lists of weights stand third from the end."""
-    *tensors, weights, ctx.layout, ctx.parameters = inputs
-    ctx.num_leading = len(tensors)
-    ctx.save_for_backward(*tensors, *weights)
+    *tensors, ctx.layout, ctx.parameters = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
-    tensors = ctx.saved_tensors
-    return (*tensors[: ctx.num_leading], list(tensors[ctx.num_leading :]), ctx.layout, ctx.parameters)
+    return (*ctx.saved_tensors, ctx.layout, ctx.parameters)
 
 
 def _keep_with_output(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     features, species, *networks = inputs
     _keep(ctx, (features, species, *output[1:], *networks), output)
-    ctx.num_weights = len(networks[0])
+
+
+_NOTHING = (None, None)  # layout, parameters
 
 
 def _networks_gradient(ctx: Any, seeds: Tensor, *_: Any) -> tuple[Any, ...]:
-    return _ops.networks_backward(seeds, *_saved(ctx)), None, [None] * ctx.num_weights, None, None
+    return _ops.networks_backward(seeds, *_saved(ctx)), None, None, *_NOTHING
 
 
 def _networks_weights_gradient(ctx: Any, seeds: Tensor) -> tuple[Any, ...]:
-    return None, None, None, None, _ops.networks_weight_gradient(seeds, *_saved(ctx)), None, None
+    return None, None, None, None, _ops.networks_weight_gradient(seeds, *_saved(ctx)), *_NOTHING
 
 
 def _networks_backward_gradient(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
-    of_weights = any(ctx.needs_input_grad[5])
+    of_weights = ctx.needs_input_grad[5]
     to_seeds, to_features, to_weights = _ops.networks_second(of_weights, tangent, *_saved(ctx))
-    weights = to_weights if of_weights else [None] * len(ctx.needs_input_grad[5])
-    return to_seeds, to_features, None, None, None, weights, None, None
+    return to_seeds, to_features, None, None, None, to_weights if of_weights else None, *_NOTHING
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -267,12 +265,12 @@ _define(f"networks_weights({_KEPT}) -> Tensor",
 _define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
         _networks_backward, lambda seeds, features, *_: torch.empty_like(features),
         _networks_backward_gradient, _keep)  # fmt: skip
-_define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor[]",
-        _networks_weight_gradient, lambda *a: _new_gradients(a[-3]), _no_more_derivatives, _keep_nothing)  # fmt: skip
-_define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor[])",
+_define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor",
+        _networks_weight_gradient, lambda *a: torch.empty_like(a[-3]), _no_more_derivatives, _keep_nothing)  # fmt: skip
+_define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor)",
         _networks_second,
         lambda of_weights, tangent, seeds, features, *a: (
-            _new_energies(features, a[-2]), torch.empty_like(features), _new_gradients(a[-3]) if of_weights else []),
+            _new_energies(features, a[-2]), torch.empty_like(features), a[-3].new_empty(len(a[-3]) * of_weights)),
         _no_more_derivatives, _keep_nothing)  # fmt: skip
 
 
@@ -288,8 +286,8 @@ def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
     """
     weights, *rest = networks
     if not features.requires_grad:  # then nothing is to be computed but the gradient of the weights
-        weights = [weight.detach() for weight in weights]
+        weights = weights.detach()
     values, order, state = _ops.networks(features, species, weights, *rest)
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in networks.weights):
+    if torch.is_grad_enabled() and networks.weights.requires_grad:
         values = values + _ops.networks_weights(features.detach(), species, order, state, *networks)
     return values

@@ -1,7 +1,7 @@
 """The vectors of pairs as a native torch operation, linear in coordinates and cells, and so differentiable at will.
 
-    anipot::vectors            v = r_neighbor - r_center + shift · cell
-    anipot::vectors_backward   its transpose: from dE/dv to dE/dr and dE/dcell
+anipot::vectors            v = r_neighbor - r_center + shift · cell
+anipot::vectors_backward   its transpose: from dE/dv to dE/dr and dE/dcell
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _vectors_backward(
 ) -> tuple[Tensor, Tensor]:
     gradient = gradient.double().contiguous()
     to_coordinates = torch.empty_like(coordinates, memory_format=torch.contiguous_format)
-    to_cell = coordinates.new_empty(0) if cell is None else torch.empty_like(cell, memory_format=torch.contiguous_format)
+    to_cell = coordinates.new_empty(0 if cell is None else cell.shape)
     spec = _spec(center, neighbor, shift, coordinates)
     code = library().anipot_vectors_backward(
         address(spec), gradient.data_ptr(), to_coordinates.data_ptr(), None if cell is None else to_cell.data_ptr()
