@@ -57,6 +57,17 @@ class BuildKernels(build_ext):
             note.write_text(f"{type(error).__name__}: {error}\n")
             print(f"warning: anipot is installed without native kernels: {error}", file=sys.stderr)
 
+    def copy_extensions_to_source(self) -> None:
+        """For an editable installation: the library if there is one, else the note."""
+        command = self.get_finalized_command("build_py")
+        folder = Path(command.get_package_dir("anipot.kernels"))
+        for ext in self.extensions:
+            target = Path(self.build_lib, self.get_ext_filename(ext.name))
+            for built in (target, target.with_suffix(".txt")):
+                (folder / built.name).unlink(missing_ok=True)
+                if built.is_file():
+                    self.copy_file(str(built), str(folder / built.name))
+
     def _build(self, target: Path) -> None:
         extra = os.environ.get("ANIPOT_KERNEL_FLAGS", "").split()
         with tempfile.TemporaryDirectory() as scratch:

@@ -11,20 +11,24 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
+from operator import is_not
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from anipot.energy import EnergyShifter
 from anipot.head import CELU, ANIModel, Ensemble
-from anipot.head.dense import Layer, NotCovered, common_dtype, dense_layers
+from anipot.head.dense import GLOBAL_HOOKS, Layer, NotCovered, common_dtype, dense_layers, hooks_of, replaced
 from anipot.kernels import library
-from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec
-from anipot.kernels.specs import address, fill_aev, fill_system
+from anipot.kernels.library import AevSpec, HeadSpec, LayerSpec, ResultSpec, SystemSpec, choices
+from anipot.kernels.specs import AEV_CONSTANTS, address, fill_aev, fill_system
 from anipot.potential import Potential
 from anipot.representation import AEVComputer
 from anipot.representation.cutoffs import NATIVE_CUTOFFS
+from anipot.structures import SpeciesConverter
 
 #: What an activation is made of besides its type.
 _WITH_ATTRIBUTES: dict[str, Any] = {"alpha": CELU | nn.CELU, "approximate": nn.GELU}
@@ -175,6 +179,7 @@ class _Plan:
             raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")
         members = list(head) if type(head) is Ensemble else [head]
         self.aev, self.shifter, self.potential = aev, shifter, potential
+        _check_parts(potential)
         self._cutoff_function = aev.cutoff_function
         self._constants = self._read_constants()
         self.num_members, self.num_species = len(members), len(potential.elements)
@@ -184,13 +189,16 @@ class _Plan:
         self._watches = self._watch(members, networks)
         #: Memory that the addresses point to stays alive, whatever happens to the model.
         self._alive = [t.detach() for network in layers for layer in network for t in layer[:2] if t is not None]
+        self._alive += [t.detach() for part in (aev, shifter, potential.converter) for t in part.buffers()]
         self._specs = self._head_spec(layers)
         if potential.device.type != "cpu":
             raise NotCovered(f"the model is on {potential.device}")
         wide = self.dtype is torch.float64
         self.wide: bool = wide
+        self._made_for = choices()
         #: With the memory and the list of neighbors that it has.
-        self.owner: _Handle = old.owner if old is not None and old.wide == wide else _Handle(wide)
+        usable = old is not None and old.wide == wide and old._made_for == self._made_for
+        self.owner: _Handle = old.owner if old is not None and usable else _Handle(wide)
         self.handle = self.owner.handle
         self._aev_spec, self._system, self._result = AevSpec(), SystemSpec(), ResultSpec()
         self._present = (ctypes.c_int32 * self.num_species)()
@@ -246,7 +254,7 @@ class _Plan:
     def _read_constants(self) -> tuple[Any, ...]:
         aev, function = self.aev, self._cutoff_function
         order, eps = getattr(function, "order", 2), getattr(function, "eps", 0.0)
-        return aev.Rcr, aev.Rca, order, eps, self.potential.periodic_table_index
+        return aev.Rcr, aev.Rca, order, eps, self.potential.periodic_table_index, self.shifter.fit_intercept, choices()
 
     def changed(self, everything: bool = False) -> bool:
         """Whether anything that the last call has used is not what it was when the plan was made."""
@@ -314,33 +322,53 @@ class _Watch:
         modules = list(modules)
         self._module_dicts = [m._modules for m in modules if m._modules]
         self._tensor_dicts: list[dict[str, Any]] = [d for m in modules for d in (m._parameters, m._buffers) if d]
-        self._hook_dicts = [d for m in modules for d in (m._forward_hooks, m._forward_pre_hooks)]
+        self._hook_dicts = [*GLOBAL_HOOKS, *hooks_of(modules)]
+        self._all_dicts = [vars(m) for m in modules]  # which grow where a method is replaced
         self._modules = list(_values(self._module_dicts))
         self._attributes = {
             (m, name) for m in modules for name in ("alpha", "approximate") if isinstance(m, _WITH_ATTRIBUTES[name])
         }
         self._values = [getattr(m, name) for m, name in self._attributes]
-        self._addresses = self._look()
+        self._seen = self._look()
         if any(self._hook_dicts):
-            raise NotCovered("a module of the model has a forward hook")
+            raise NotCovered("a module of the model has a hook")
+        if replaced(modules):
+            raise NotCovered("a module of the model has a method of its own")
 
-    def _look(self) -> list[int]:
-        try:
-            return list(map(Tensor.data_ptr, _values(self._tensor_dicts)))
-        except TypeError:  # a bias is None
-            return [0 if tensor is None else tensor.data_ptr() for tensor in _values(self._tensor_dicts)]
+    def _look(self) -> list[Any]:
+        tensors = list(filter(_is_there, _values(self._tensor_dicts)))  # a bias may be None
+        return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors), *map(len, self._all_dicts)]
 
     def changed(self) -> bool:
         return (
             any(self._hook_dicts)
             or self._modules != list(_values(self._module_dicts))
-            or self._addresses != self._look()
+            or self._seen != self._look()
             or self._values != [getattr(m, name) for m, name in self._attributes]
         )
 
 
+#: Faster than a comprehension over hundreds of tensors.
+_is_there = partial(is_not, None)
+
+
 def _values(dicts: list[Any]) -> Iterable[Any]:
     return chain.from_iterable(map(dict.values, dicts))
+
+
+def _check_parts(potential: Potential) -> None:
+    """Refuse parts that compute something else than the kernels do, or keep their numbers in another way."""
+    for part, plain, names in (
+        (potential, Potential, ("members_from_vectors", "atomic_energies_of")),
+        (potential.shifter, EnergyShifter, ("sae", "atomic")),
+        (potential.converter, SpeciesConverter, ("convert",)),
+    ):
+        if any(getattr(type(part), name) is not getattr(plain, name) for name in names):
+            raise NotCovered(f"{type(part).__name__} has {' or '.join(names)} of its own")
+    constants = [getattr(potential.representation, name) for name in AEV_CONSTANTS]
+    for tensor in (*constants, potential.shifter.self_energies):
+        if tensor.dtype is not torch.float64 or not tensor.is_contiguous() or tensor.dim() != 1:
+            raise NotCovered("constants of the AEVs or self energies are not float64 and contiguous")
 
 
 def _networks(member: Any, num_species: int) -> list[nn.Module]:

@@ -30,7 +30,7 @@ def hessian_of(potential: Potential, system: System, pairs: Pairs) -> Tensor:
 def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor | None:
     """Return the same where the kernels cover the potential, else None."""
     aev, head = potential.representation, potential.head
-    if type(aev) is not AEVComputer or not isinstance(head, ANIModel | Ensemble):
+    if type(aev) is not AEVComputer or type(head) not in (ANIModel, Ensemble) or aevs.learned(aev):
         return None
     kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
     with torch.no_grad():

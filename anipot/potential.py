@@ -225,8 +225,9 @@ class Potential(nn.Module):
 
     def atomic_energies_of(self, species: Tensor, features: Tensor) -> Tensor:
         """Return the members' energies (M, N) of N flat slots without self energies, given their features (N, F)."""
-        if type(self.representation) is AEVComputer and isinstance(self.head, ANIModel | Ensemble):
-            return self.head.atomic_energies(species, features, sparse=True)
+        plain = type(self.head) in (ANIModel, Ensemble) and "atomic_energies" not in vars(self.head)
+        if plain and type(self.representation) is AEVComputer:
+            return self.head.atomic_energies(species, features, sparse=True)  # type: ignore[operator]
         return self.head.atomic_energies(species, features)  # type: ignore[operator]
 
     def _members(self, system: System) -> Tensor:

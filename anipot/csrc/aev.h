@@ -238,6 +238,7 @@ void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& fir
             for (; a + 4 <= spec.num_ShfA; a += 4) sum_terms<4>(tables, e, q, a, triples, s);
             for (; a < spec.num_ShfA; a++) sum_terms<1>(tables, e, q, a, triples, s);
         }
+    for (long i = tables.num_angular; i < tables.padded_angular; i++) s.terms.put(i * L, N::of(0));
     for (long i = 0; i < tables.padded_angular; i += L) {
         Vec<T> lanes[L];
         UNROLL for (int l = 0; l < L; l++) lanes[l] = load<T>(s.terms.a + (i + l) * L);
@@ -320,9 +321,10 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& fi
             const N db = nfirst(range.k1 - k, s.d_both.get(t + k - k0), zero);
             N kx, ky, kz;
             shell.unit(k, kx, ky, kz);
-            row[0] = row[0] + dc * kx;
-            row[1] = row[1] + dc * ky;
-            row[2] = row[2] + dc * kz;
+            // Beyond the last neighbor there may be anything, and 0 times NaN is NaN.
+            row[0] = row[0] + nfirst(range.k1 - k, dc * kx, zero);
+            row[1] = row[1] + nfirst(range.k1 - k, dc * ky, zero);
+            row[2] = row[2] + nfirst(range.k1 - k, dc * kz, zero);
             row[3] = row[3] + dm;
             row[4] = row[4] + nfirst(range.k1 - k, db * shell.f.get(k), zero);
             const Array<N> c = s.columns + k;

@@ -428,7 +428,7 @@ inline int List::update(const SystemSpec& system, int num_species_, double cutof
         searches++;
         usable = true;
         position_then.resize(3 * num_real);
-        memcpy(position_then.data, position.data, sizeof(double) * 3 * num_real);
+        if (num_real) memcpy(position_then.data, position.data, sizeof(double) * 3 * num_real);
         if (periodic) {
             lattice_then.resize(num_molecules);
             memcpy((void*)lattice_then.data, lattice.data, sizeof(Lattice) * num_molecules);

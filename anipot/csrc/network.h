@@ -159,9 +159,9 @@ void choose_dot_products(int rows, const T* X, long ldx, const Segment* s, int n
 
 // ---- activations ----------------------------------------------------------------------------------------------------
 
-// y <- f(y + bias), d <- f'(y + bias) for one vector.
+// y <- f(x), d <- f'(x) for one vector of numbers.
 template <class T>
-INLINE void activate(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>& d) {
+INLINE void activate_numbers(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>& d) {
     const Vec<T> zero = {}, one = splat<T>(1);
     switch (kind) {
         case CELU: {
@@ -208,6 +208,13 @@ INLINE void activate(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>& d) {
             y = x;
             d = one;
     }
+}
+// The same, and NaN where x is NaN: a fit that has diverged must not look like one that has not.
+template <class T>
+INLINE void activate(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>& d) {
+    activate_numbers<T>(kind, parameter, x, y, d);
+    y = x == x ? y : x;
+    d = x == x ? d : x;
 }
 template <class T, int KIND>
 void activate_rows(T parameter, const T* bias, long rows, long width, T* y, T* d) {

@@ -163,7 +163,7 @@ class AevOperation {
     template <class N>
     void backward(const T* tangent, const T* gradient, const T* gradient_tangent, T* out, T* out_tangent) {
         T* any = out ? out : out_tangent;
-        memset((void*)any, 0, sizeof(T) * 3 * pairs.num_pairs);
+        if (pairs.num_pairs) memset((void*)any, 0, sizeof(T) * 3 * pairs.num_pairs);
         each_atom([&](long i, Thread& thread) {
             const long p0 = begin[i];
             if (p0 == begin[i + 1]) return;

@@ -75,6 +75,7 @@ template <class T>
 INLINE Vec<T> choose_first(long count, Vec<T> a, Vec<T> b) {
     return lane_numbers<T>() < splat_int<T>((typename Simd<T>::Lane)smaller<long>(count, LANES<T>)) ? a : b;
 }
+// Of these two the second operand is the result where one is NaN.
 template <class T>
 INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
 template <class T>

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as global_hooks
+from torch.nn.modules import module as module_hooks
 
 from anipot.head.networks import CELU, AtomicNetwork, Gaussian, ShiftedSoftplus
-from anipot.kernels import library
+from anipot.kernels.library import library, plain_autograd
 from anipot.kernels.networks import Networks, flat
 
 #: Numbers that csrc/spec.h gives them.
@@ -101,7 +100,11 @@ def native_networks(
     """
     if library() is None or not (features.is_cpu and features.dim() == 2 and len(features)):
         return None
-    if torch.is_autocast_enabled("cpu") or features.dtype not in (torch.float32, torch.float64):
+    if (
+        not plain_autograd(features)
+        or torch.is_autocast_enabled("cpu")
+        or features.dtype not in (torch.float32, torch.float64)
+    ):
         return None
     present = (torch.bincount(species.clamp(min=-1) + 1, minlength=len(members[0]) + 1)[1:] > 0).tolist()
     weights: list[Tensor] = []
@@ -110,7 +113,7 @@ def native_networks(
         for networks in members:
             for network, used in zip(networks, present, strict=False):
                 layers = dense_layers(network, features.shape[1]) if used else []
-                if len(layers) == 1 or _hooked(network):
+                if len(layers) == 1 or _watched(network):
                     return None
                 layout.append(len(layers))
                 for layer in layers:
@@ -125,11 +128,28 @@ def native_networks(
     return Networks(flat(weights), layout, parameters) if weights else None
 
 
-def _hooked(network: nn.Module) -> bool:
-    """Whether something wants to see the modules called."""
-    everywhere = [global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks]
-    everywhere += [global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks]
-    own = (
-        (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks) for m in network.modules()
-    )
-    return any(everywhere) or any(chain.from_iterable(own))
+#: Hooks that see every module called.
+GLOBAL_HOOKS: list[dict[int, Any]] = [
+    module_hooks._global_forward_hooks,
+    module_hooks._global_forward_pre_hooks,
+    module_hooks._global_backward_hooks,
+    module_hooks._global_backward_pre_hooks,
+]
+
+
+def hooks_of(modules: Iterable[nn.Module]) -> list[dict[int, Any]]:
+    """Return the hooks that see these modules called; what is not called has none to run."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [getattr(module, name) for module in modules for name in names]
+
+
+def replaced(modules: Iterable[nn.Module]) -> bool:
+    """Whether one of these modules has a method of its own that its type does not know."""
+    own = ("forward", "atomic_energies", "from_pairs", "from_neighborhoods", "sae", "atomic", "members_from_vectors")
+    return any(name in vars(module) for module in modules for name in own)
+
+
+def _watched(network: nn.Module) -> bool:
+    """Whether something wants to see the modules called, or calls something else."""
+    modules = list(network.modules())
+    return any(GLOBAL_HOOKS) or any(hooks_of(modules)) or replaced(modules)

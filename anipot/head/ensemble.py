@@ -55,6 +55,6 @@ class Ensemble(nn.ModuleList):
     def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
         """Return the members' energies (M, N) of N flat slots, float64, 0 for ghosts; ``sparse`` as ``ANIModel``."""
         members: list[Any] = list(self)
-        if all(isinstance(member, ANIModel) for member in members):
+        if all(type(member) is ANIModel for member in members):
             return members_atomic_energies(members, species, features, sparse)
         return torch.cat([member.atomic_energies(species, features) for member in members])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import AevSpec, PairsSpec, library
+from anipot.kernels.library import AevSpec, PairsSpec, library, plain_autograd
 from anipot.kernels.specs import AEV_CONSTANTS, address
 
 _FORWARD, _BACKWARD, _TANGENT, _BACKWARD_TANGENT = range(4)
@@ -32,6 +32,11 @@ def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     arrays = [getattr(aev, name) for name in AEV_CONSTANTS]
     sizes = [aev.num_species, cutoff_kind, getattr(function, "order", 2), *map(len, arrays)]
     return torch.cat([numbers, *arrays]), sizes
+
+
+def learned(aev: Any) -> bool:
+    """Whether gradients with respect to the constants of an ``AEVComputer`` may be asked for; the kernels have none."""
+    return torch.is_grad_enabled() and any(getattr(aev, name).requires_grad for name in AEV_CONSTANTS)
 
 
 def spec_of(constants: Tensor, sizes: list[int]) -> AevSpec:
@@ -57,7 +62,8 @@ def pairs_of(
     center: Tensor, neighbor_species: Tensor, vectors: Tensor, constants: Tensor, sizes: list[int], num_atoms: int
 ) -> tuple[PairsSpec, tuple[Tensor, ...]]:
     """Return the structure of neighborhoods, and what must stay alive as long as it is used."""
-    center, neighbor_species, vectors = center.contiguous(), neighbor_species.contiguous(), vectors.contiguous()
+    center, neighbor_species = center.long().contiguous(), neighbor_species.long().contiguous()
+    vectors = vectors.contiguous()
     spec = PairsSpec()
     spec.num_pairs, spec.num_atoms = len(center), num_atoms
     spec.center, spec.neighbor_species = center.data_ptr(), neighbor_species.data_ptr()
@@ -207,4 +213,6 @@ def aev(
 
 def covers(vectors: Tensor) -> bool:
     """Whether the kernels are there and compute with these vectors."""
-    return library() is not None and vectors.is_cpu and vectors.dtype in (torch.float32, torch.float64)
+    if library() is None or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
+        return False
+    return plain_autograd(vectors)

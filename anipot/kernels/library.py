@@ -12,11 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
 #: Must match csrc/interface.cpp.
 INTERFACE = 4
 
 _HERE = Path(__file__).parent
 _reference_only = False
+_choices = 0
 
 
 class AevSpec(ctypes.Structure):
@@ -132,7 +137,10 @@ class _Loaded(NamedTuple):
 
 @cache
 def _load() -> _Loaded:
-    path = Path(os.environ.get("ANIPOT_KERNELS", "") or _HERE / _file_name())
+    wanted = os.environ.get("ANIPOT_KERNELS", "")
+    path = Path(wanted or _HERE / _file_name())
+    if wanted and not path.is_file():
+        return _Loaded(None, f"no native kernels: ANIPOT_KERNELS={wanted} is not a file")
     if not path.is_file():
         note = _HERE / "_native.txt"
         why = note.read_text().strip() if note.is_file() else "they were not built when anipot was installed"
@@ -185,6 +193,19 @@ def library() -> Any:
     return None if _reference_only else _load().library
 
 
+def plain_autograd(*tensors: Tensor) -> bool:
+    """Whether nothing but ordinary reverse-mode autograd (and vmap) watches these tensors.
+
+    The operations have no forward-mode derivatives, and torch.func's transforms are not given to them by torch.
+    """
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return True
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return all(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
+
+
 @contextmanager
 def reference_path() -> Iterator[None]:
     """Compute with plain torch operations inside this context, whatever kernels there are: for comparison.
@@ -218,13 +239,21 @@ def instruction_set(name: str) -> Iterator[None]:
     native = _load().library
     if native is None:
         raise ValueError(_load().reason)
+    global _choices
     before = native.anipot_isa()
     if not native.anipot_choose(name.encode()):
         raise ValueError(f"this machine has no {name}; the kernels run with {before.decode()}")
+    _choices += 1
     try:
         yield
     finally:
         native.anipot_choose(before)
+        _choices += 1
+
+
+def choices() -> int:
+    """Return how often the instruction set has changed: objects of the library keep to the one they were made for."""
+    return _choices
 
 
 def backends() -> list[Backend]:

@@ -84,7 +84,7 @@ class Call:
 
     def __init__(self, rows: Sequence[Any], order: Tensor, state: Tensor) -> None:
         features, species, weights, layout, parameters = rows
-        self.features, self.species = features.contiguous(), species.contiguous()
+        self.features, self.species = features.contiguous(), species.long().contiguous()
         self.weights = weights.contiguous()
         self.layout = _Layout.of(layout)
         self.head = self._head(parameters)

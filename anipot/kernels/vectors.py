@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import VectorsSpec, library
+from anipot.kernels.library import VectorsSpec, library, plain_autograd
 from anipot.kernels.networks import one_by_one
 from anipot.kernels.specs import address
 
@@ -118,8 +118,10 @@ def vectors(
     return _ops.vectors(coordinates, cell, center, neighbor, shift, spot)
 
 
-def covers(coordinates: Tensor, *pairs: Tensor | None) -> bool:
+def covers(coordinates: Tensor, cell: Tensor | None, *pairs: Tensor | None) -> bool:
     """Whether the kernels are there and take these tensors."""
+    if not plain_autograd(coordinates, *([] if cell is None else [cell])):
+        return False
     if library() is None or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
         return False
     return all(t is None or (t.is_contiguous() and t.dtype is torch.int64) for t in pairs)

@@ -56,7 +56,7 @@ def _displacements(
     lattice = None
     if pairs.shift is not None and cell is not None and pbc is not None:
         lattice = torch.where(pbc[..., None], cell, 0.0)  # rows without periodicity may hold anything
-    if kernels.covers(coordinates, *pairs):
+    if kernels.covers(coordinates, lattice, *pairs):
         shift = None if lattice is None else pairs.shift
         return kernels.vectors(coordinates, lattice, pairs.center, pairs.neighbor, shift, ONE_SPOT)
     flat = coordinates.reshape(-1, 3).double()  # (B*A, 3)

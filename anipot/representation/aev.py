@@ -186,7 +186,7 @@ class AEVComputer(ExactBuffers):
             N.
         """
         kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
-        if kind is not None and kernels.covers(vectors):
+        if kind is not None and kernels.covers(vectors) and not kernels.learned(self):
             constants, sizes = kernels.constants_and_sizes(self, kind)
             return kernels.aev(center, neighbor_species, vectors, constants, sizes, num_atoms)
         center, neighbor_species, vectors, distances = _within(self.Rcr, center, neighbor_species, vectors)
@@ -202,7 +202,7 @@ class AEVComputer(ExactBuffers):
         pairs = torch.bincount(center, minlength=num_atoms)
         triples_ = neighbors * (neighbors - 1) // 2
         per_pair, per_triple = 6 * len(self.ShfR) * len(self.EtaR), 4 * self.angular_sublength + 40
-        if type(self.cutoff_function) in NATIVE_CUTOFFS and kernels.covers(vectors):
+        if type(self.cutoff_function) in NATIVE_CUTOFFS and kernels.covers(vectors) and not kernels.learned(self):
             per_pair, per_triple = 20, 0  # the kernels keep no terms
         return 8 * (pairs * per_pair + triples_ * per_triple + 2 * self.num_features)
 
