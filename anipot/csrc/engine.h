@@ -128,9 +128,21 @@ class Engine : public EngineBase {
 
    private:
     struct Task {
-        int element, group;
+        int element, layout, group;
         long from, to;
     };
+    // Columns of features for some elements, and how they map to the first weights.
+    struct Layout {
+        uint64_t elements = 0;
+        Columns columns;
+        Buffer<Segment> segments;
+        Buffer<int> vector_columns;
+        FirstLayer first_layer{};
+    };
+    // The first is for all elements of the batch, the others for those of many of its molecules.
+    static constexpr int MAX_LAYOUTS = 8;
+    // Atoms that must share a layout to have it: fewer are computed faster together with others.
+    static constexpr long LAYOUT_ATOMS = 192;
     struct Thread {
         Scratch<Real<T>> scratch;
         Network<T> network;
@@ -141,11 +153,12 @@ class Engine : public EngineBase {
     AevTables<T>* tables = nullptr;
     AevSpec known{};               // of the tables, with its own copy of the constants
     Buffer<double> constants;
-    Columns columns;
-    Buffer<Segment> segments;
-    Buffer<int> vector_columns;
-    FirstLayer first_layer{};
-    Buffer<int> layout_of;         // elements present for which columns are laid out
+    Layout layouts[MAX_LAYOUTS];
+    int num_layouts = 0;
+    long width = 0;                // of a row of features: columns of the first layout
+    Buffer<int> layout_of;         // elements present for which the first is made
+    Buffer<uint64_t> elements_of;  // of each molecule, as bits
+    Buffer<int> layout_of_molecule;
     const HeadSpec* head = nullptr;
     const ResultSpec* result = nullptr;
     int num_threads = 1, thread_count = 0;
@@ -155,7 +168,7 @@ class Engine : public EngineBase {
     int groups = 1;                // of members, each with its own sum of gradients
     bool wants_gradient = false, on_one_spot = false;
     Arena<T> arena;
-    Buffer<long> row_of, element_rows;
+    Buffer<long> row_of, rows_of;  // of each atom of the block; where rows of each element and layout begin
     Buffer<T> features, gradients;
     Buffer<double> row_energies, energies;  // (M, rows of the block), (M, real atoms)
     Buffer<Task> tasks;
@@ -193,11 +206,28 @@ class Engine : public EngineBase {
         return true;
     }
 
-    // Columns of features for the elements present, and how they map to the first weights.
     void lay_out() {
         const int E = known.num_species;
-        if (!memcmp(layout_of.data, list.present.data, sizeof(int) * E)) return;
-        memcpy(layout_of.data, list.present.data, sizeof(int) * E);
+        if (memcmp(layout_of.data, list.present.data, sizeof(int) * E)) {
+            memcpy(layout_of.data, list.present.data, sizeof(int) * E);
+            make(layouts[0], [&](int e) { return list.present[e] != 0; });
+            num_layouts = 1;
+        }
+        width = layouts[0].columns.total;
+        elements_of.resize(num_molecules + 1);
+        layout_of_molecule.resize(num_molecules + 1);
+        for (long b = 0; b < num_molecules; b++) {
+            elements_of[b] = 0;
+            layout_of_molecule[b] = 0;
+            for (long i = list.molecule_start[b]; i < list.molecule_start[b + 1] && E <= 64; i++)
+                elements_of[b] |= 1ull << list.kind[i];
+        }
+    }
+    template <class F>
+    void make(Layout& layout, F present) {
+        const int E = known.num_species;
+        Columns& columns = layout.columns;
+        Buffer<Segment>& segments = layout.segments;
         columns.radial.resize(E);
         columns.angular.resize(E * E);
         segments.resize(E + E * E);
@@ -217,18 +247,45 @@ class Engine : public EngineBase {
             weight += length;
             return column;
         };
-        for (int e = 0; e < E; e++) columns.radial[e] = add(list.present[e], tables->num_radial, tables->padded_radial);
+        for (int e = 0; e < E; e++) columns.radial[e] = add(present(e), tables->num_radial, tables->padded_radial);
         for (int e = 0; e < E; e++)
             for (int f = e; f < E; f++)
-                columns.angular[e * E + f] =
-                    add(list.present[e] && list.present[f], tables->num_angular, tables->padded_angular);
+                columns.angular[e * E + f] = add(present(e) && present(f), tables->num_angular, tables->padded_angular);
         columns.total = at;
-        vector_columns.resize(at / LANES<T> + 1);
+        layout.vector_columns.resize(at / LANES<T> + 1);
         for (int s = 0; s < n && whole; s++)
             for (int k = 0; k < segments[s].length; k += LANES<T>)
-                vector_columns[(segments[s].feature + k) / LANES<T>] = segments[s].weight + k;
-        first_layer = {segments.data, n, vector_columns.data, at, whole};
+                layout.vector_columns[(segments[s].feature + k) / LANES<T>] = segments[s].weight + k;
+        layout.first_layer = {segments.data, n, layout.vector_columns.data, at, whole};
     }
+
+    // Which layout the molecules b0 ... b1 - 1 take: their own if many atoms of the block i0 ... i1 - 1 share it.
+    void choose_layouts(long i0, long i1) {
+        const long b0 = list.molecule[i0], b1 = list.molecule[i1 - 1] + 1;
+        if (num_molecules == 1 || known.num_species > 64) return;
+        uint64_t all = 0;
+        for (int e = 0; e < known.num_species; e++) all |= (uint64_t)(list.present[e] != 0) << e;
+        for (long b = b0; b < b1; b++) layout_of_molecule[b] = -1;
+        for (long b = b0; b < b1; b++) {
+            if (layout_of_molecule[b] >= 0) continue;
+            const uint64_t elements = elements_of[b];
+            long atoms = 0;
+            for (long c = b; c < b1; c++)
+                if (elements_of[c] == elements) atoms += list.molecule_start[c + 1] - list.molecule_start[c];
+            const int layout = elements == all || atoms < LAYOUT_ATOMS ? 0 : layout_for(elements);
+            for (long c = b; c < b1; c++)
+                if (elements_of[c] == elements) layout_of_molecule[c] = layout;
+        }
+    }
+    int layout_for(uint64_t elements) {
+        for (int k = 1; k < num_layouts; k++)
+            if (layouts[k].elements == elements) return k;
+        if (num_layouts == MAX_LAYOUTS) return 0;
+        layouts[num_layouts].elements = elements;
+        make(layouts[num_layouts], [&](int e) { return elements >> e & 1; });
+        return num_layouts++;
+    }
+    Layout& layout_of_atom(long i) { return layouts[layout_of_molecule[list.molecule[i]]]; }
 
     void begin() {
         if (num_threads > thread_count) {
@@ -255,18 +312,21 @@ class Engine : public EngineBase {
     void block(long i0, long i1) {
         const long n = i1 - i0;
         const int E = known.num_species;
+        choose_layouts(i0, i1);
+        const int kinds = E * num_layouts;
+        auto kind = [&](long i) { return list.kind[i] * num_layouts + layout_of_molecule[list.molecule[i]]; };
         row_of.resize(n);
-        element_rows.resize(E + 1);
-        for (int e = 0; e <= E; e++) element_rows[e] = 0;
-        for (long i = i0; i < i1; i++) element_rows[list.kind[i] + 1]++;
-        for (int e = 0; e < E; e++) element_rows[e + 1] += element_rows[e];
-        for (long i = i0; i < i1; i++) row_of[i - i0] = element_rows[list.kind[i]]++;
-        for (int e = E; e > 0; e--) element_rows[e] = element_rows[e - 1];
-        element_rows[0] = 0;
+        rows_of.resize(kinds + 1);
+        for (int k = 0; k <= kinds; k++) rows_of[k] = 0;
+        for (long i = i0; i < i1; i++) rows_of[kind(i) + 1]++;
+        for (int k = 0; k < kinds; k++) rows_of[k + 1] += rows_of[k];
+        for (long i = i0; i < i1; i++) row_of[i - i0] = rows_of[kind(i)]++;
+        for (int k = kinds; k > 0; k--) rows_of[k] = rows_of[k - 1];
+        rows_of[0] = 0;
         arena.reserve(list.start[i1] - list.start[i0], n, E);
         plan_tasks();
-        features.resize(n * columns.total);
-        if (wants_gradient) gradients.resize(groups * n * columns.total);
+        features.resize(n * width);
+        if (wants_gradient) gradients.resize(groups * n * width);
         row_energies.resize(head->members * n);
 
         const long chunk = larger<long>(1, smaller<long>(16, n / (8 * num_threads)));
@@ -321,16 +381,16 @@ class Engine : public EngineBase {
         env.radial.start[E] = from;
         if (spot) __atomic_store_n(&on_one_spot, true, __ATOMIC_RELAXED);
         select_angular(known, env);
-        aev_forward(*tables, env, columns, thread.scratch, Array<Real<T>>{&features[row_of[a] * columns.total]});
+        aev_forward(*tables, env, layout_of_atom(i).columns, thread.scratch, Array<Real<T>>{&features[row_of[a] * width]});
     }
 
     // Tasks small enough to share the work evenly, large enough to read the weights seldom.
     void plan_tasks() {
-        const int M = head->members, E = known.num_species;
+        const int M = head->members, kinds = known.num_species * num_layouts;
         const long wanted = num_threads == 1 ? 1 : 4L * num_threads;
         auto count = [&](long rows) {
             long n = 0;
-            for (int e = 0; e < E; e++) n += (element_rows[e + 1] - element_rows[e] + rows - 1) / rows;
+            for (int k = 0; k < kinds; k++) n += (rows_of[k + 1] - rows_of[k] + rows - 1) / rows;
             return n;
         };
         long rows = TASK_ROWS;
@@ -339,23 +399,24 @@ class Engine : public EngineBase {
         while (rows > TILE_ROWS && groups * count(rows) < wanted) rows = larger<long>(TILE_ROWS, rows / 2);
         tasks.resize(groups * count(rows) + 1);
         num_tasks = 0;
-        for (int e = 0; e < E; e++) {
-            const long n = element_rows[e + 1] - element_rows[e], parts = (n + rows - 1) / rows;
+        for (int k = 0; k < kinds; k++) {
+            const long n = rows_of[k + 1] - rows_of[k], parts = (n + rows - 1) / rows;
             for (int g = 0; g < groups; g++)
                 for (long p = 0; p < parts; p++)
-                    tasks[num_tasks++] = {e, g, element_rows[e] + p * n / parts, element_rows[e] + (p + 1) * n / parts};
+                    tasks[num_tasks++] = {k / num_layouts, k % num_layouts, g, rows_of[k] + p * n / parts,
+                                          rows_of[k] + (p + 1) * n / parts};
         }
     }
     long num_tasks = 0;
 
     void run_networks(const Task& task, long n, Thread& thread) {
         const int E = known.num_species, M = head->members;
-        const long width = columns.total, rows = task.to - task.from;
+        const long rows = task.to - task.from;
         const T seed = (T)(outputs > 1 ? 1.0 : 1.0 / M);
         const long blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
         for (int m = task.group; m < M; m += groups) {
             const int* first = &head->first_layer[m * E + task.element];
-            thread.network.prepare(head->layers + first[0], first[1] - first[0], first_layer);
+            thread.network.prepare(head->layers + first[0], first[1] - first[0], layouts[task.layout].first_layer);
             for (long b = 0; b < blocks; b++) {
                 const long r0 = task.from + b * rows / blocks, r1 = task.from + (b + 1) * rows / blocks;
                 T* g = wants_gradient ? &gradients[(task.group * n + r0) * width] : nullptr;
@@ -367,17 +428,18 @@ class Engine : public EngineBase {
 
     void backward_atom(long i0, long a, long n, Thread& thread) {
         const int E = known.num_species;
-        const long i = i0 + a, at = arena_offset(i0, a), width = columns.total;
+        const long i = i0 + a, at = arena_offset(i0, a);
+        const Columns& columns = layout_of_atom(i).columns;
         const Environment<Real<T>> env = arena.environment(a, at, E);
         T *gx = arena.gradient(0, at), *gy = arena.gradient(1, at), *gz = arena.gradient(2, at);
         for (int o = 0; o < outputs; o++) {
             const T* g = &gradients[(o * n + row_of[a]) * width];
             if (outputs == 1 && groups > 1) {
                 T* sum = thread.row.resize(width);
-                memcpy(sum, g, sizeof(T) * width);
+                memcpy(sum, g, sizeof(T) * columns.total);
                 for (int k = 1; k < groups; k++) {
                     const T* other = &gradients[(k * n + row_of[a]) * width];
-                    for (long c = 0; c < width; c += LANES<T>) store<T>(sum + c, load<T>(sum + c) + load<T>(other + c));
+                    for (long c = 0; c < columns.total; c += LANES<T>) store<T>(sum + c, load<T>(sum + c) + load<T>(other + c));
                 }
                 g = sum;
             }
