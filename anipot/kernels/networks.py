@@ -167,14 +167,14 @@ def _networks_weights(features: Tensor, species: Tensor, order: Tensor, state: T
 
 
 def _networks_weight_gradient(seeds: Tensor, *rows: Any) -> Tensor:
-    out = torch.zeros_like(rows[4])
+    out = torch.empty_like(rows[4])
     Call(*_split(rows)).run(_WEIGHTS, seeds, gradients=out)
     return out
 
 
 def _networks_second(of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
     energies, out = _new_energies(rows[0], rows[5]), torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    gradients = torch.zeros_like(rows[4]) if of_weights else None
+    gradients = torch.empty_like(rows[4]) if of_weights else None
     Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, out, gradients)
     return energies, out, rows[4].new_empty(0) if gradients is None else gradients
 
@@ -227,12 +227,15 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
 def _keep_with_output(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     features, species, *networks = inputs
     _keep(ctx, (features, species, *output[1:], *networks), output)
+    ctx.set_materialize_grads(False)  # zeros as large as the state would be made for it
 
 
 _NOTHING = (None, None)  # layout, parameters
 
 
-def _networks_gradient(ctx: Any, seeds: Tensor, *_: Any) -> tuple[Any, ...]:
+def _networks_gradient(ctx: Any, seeds: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if seeds is None:
+        return None, None, None, *_NOTHING
     return _ops.networks_backward(seeds, *_saved(ctx)), None, None, *_NOTHING
 
 
