@@ -144,10 +144,10 @@ def single_point(
     check_charge(charge)
     potential = as_potential(model)
     ask = Ask(forces, stress, hessian, atomic_energies, members)
-    result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
-    if result is not None:
-        return result
     with torch.inference_mode(False):
+        result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
+        if result is not None:
+            return result
         system = potential.system(*_ordinary(species, coordinates, cell, pbc))
         return evaluate(potential, system, find_pairs(*system, potential.cutoff), ask, species)
 

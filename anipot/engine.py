@@ -172,6 +172,8 @@ class _Plan:
 
     def __init__(self, potential: Potential, old: _Plan | None) -> None:
         aev, head, shifter = potential.representation, potential.head, potential.shifter
+        if potential.device.type != "cpu":
+            raise NotCovered(f"the model is on {potential.device}")
         if type(aev) is not AEVComputer:
             raise NotCovered(f"the representation is a {type(aev).__name__}, not an AEVComputer")
         cutoff_kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
@@ -191,8 +193,6 @@ class _Plan:
         self._alive = [t.detach() for network in layers for layer in network for t in layer[:2] if t is not None]
         self._alive += [t.detach() for part in (aev, shifter, potential.converter) for t in part.buffers()]
         self._specs = self._head_spec(layers)
-        if potential.device.type != "cpu":
-            raise NotCovered(f"the model is on {potential.device}")
         wide = self.dtype is torch.float64
         self.wide: bool = wide
         self._made_for = choices()
@@ -278,7 +278,7 @@ class _Plan:
         shape: tuple[int, ...] = tuple(species.shape)
         lead = (self.num_members,) if members else ()
         alive = fill_system(self._system, species, coordinates, cell, pbc)
-        empty, result, dtype = torch.empty, self._result, coordinates.dtype
+        empty, result, dtype = coordinates.new_empty, self._result, coordinates.dtype
         energies = empty((*lead, shape[0]), dtype=torch.float64)
         result.energies = energies.data_ptr()
         atomic = force = stresses = None
@@ -337,7 +337,8 @@ class _Watch:
 
     def _look(self) -> list[Any]:
         tensors = list(filter(_is_there, _values(self._tensor_dicts)))  # a bias may be None
-        return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors), *map(len, self._all_dicts)]
+        looks = (Tensor.data_ptr, Tensor.stride, Tensor.numel)  # with the last two, shapes
+        return [*chain.from_iterable(map(look, tensors) for look in looks), *map(len, self._all_dicts)]
 
     def changed(self) -> bool:
         return (

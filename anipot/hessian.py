@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.head import ANIModel, Ensemble
+from anipot.engine import engine_of
+from anipot.head import Ensemble
 from anipot.head.dense import native_networks
 from anipot.kernels import aev as aevs
 from anipot.kernels import hessian as kernels
@@ -30,7 +31,7 @@ def hessian_of(potential: Potential, system: System, pairs: Pairs) -> Tensor:
 def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor | None:
     """Return the same where the kernels cover the potential, else None."""
     aev, head = potential.representation, potential.head
-    if type(aev) is not AEVComputer or type(head) not in (ANIModel, Ensemble) or aevs.learned(aev):
+    if engine_of(potential).covers() or not isinstance(aev, AEVComputer):
         return None
     kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
     with torch.no_grad():
@@ -40,9 +41,8 @@ def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor
         check_distances(pairs, vectors, system.species.shape[1])
         members: list[Any] = list(head) if isinstance(head, Ensemble) else [head]
         flat = system.species.reshape(-1)
-        networks = None
-        if all(type(member) is ANIModel for member in members):
-            networks = native_networks(members, flat, vectors.new_empty(len(flat), aev.num_features), sparse=True)
+        # Not sparse: at the cutoff itself a column of zeros may have second derivatives.
+        networks = native_networks(members, flat, vectors.new_empty(len(flat), aev.num_features), sparse=False)
         if networks is None:
             return None
         constants, sizes = aevs.constants_and_sizes(aev, kind)

@@ -365,10 +365,29 @@ def test_what_the_kernels_do_not_know_is_left_to_torch(name: str) -> None:
     for _ in range(2):
         found = anipot.single_point(model, *species_x, members=True, atomic_energies=True)
         assert_same(found, expected, model.dtype)
+    if model.dtype == torch.float64 and name != "hook":  # batched gradients do not call hooks
+        hessian = by_torch(model, *species_x, hessian=True).hessian
+        ours = anipot.single_point(model, *species_x, hessian=True).hessian
+        torch.testing.assert_close(ours, hessian, rtol=0, atol=1e-10)
     if reason is None:
         assert engine_of(model).covers() == ""
     else:
         assert reason in engine_of(model).covers() != ""
+
+
+def test_shapes_that_do_not_fit() -> None:
+    """torch refuses a weight that does not fit, and spreads a bias of one value."""
+    model, species_x = model_of([(8, 8)]), batch()
+    linear = model.head[0].linears[0]
+    with torch.no_grad():
+        linear.bias = nn.Parameter(torch.full((1,), 0.3, dtype=torch.float64))
+    assert_same(anipot.single_point(model, *species_x), by_torch(model, *species_x))
+    assert_same(anipot.single_point(model, *species_x), by_torch(model, *species_x))
+    torch.testing.assert_close(model(species_x).energies, by_torch(model, *species_x).energies, rtol=1e-14, atol=0)
+    linear.weight = nn.Parameter(linear.weight.detach()[:, :20].clone())
+    for compute in (lambda: anipot.single_point(model, *species_x), lambda: model(species_x)):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            compute()
 
 
 def test_mixed_members_and_elements() -> None:

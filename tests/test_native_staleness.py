@@ -116,6 +116,14 @@ def other_part(name: str) -> Callable[[Potential], None]:
     return lambda model: setattr(model, name, getattr(build(3), name))
 
 
+def narrowed(model: Potential) -> None:
+    """Fewer hidden values, which stand where they stood."""
+    linears = model.head[0][1].linears
+    for part in (linears[0].weight, linears[0].bias):
+        part.data = part.data[:9]
+    linears[1].weight.data = linears[1].weight.data[:, :9]
+
+
 def tied(model: Potential) -> None:
     model.head[0][0] = model.head[1][0]
 
@@ -128,6 +136,7 @@ CHANGES: dict[str, Callable[[Potential], Any]] = {
     "numpy": lambda model: np.copyto(weight(model).detach().numpy(), 0.25),
     "new data": lambda model: setattr(weight(model), "data", torch.randn(16, 16).double()),
     "data of a view": lambda model: setattr(weight(model), "data", torch.randn(16, 32).double()[:, ::2]),
+    "narrowed": narrowed,
     "transposed": lambda model: setattr(weight(model), "data", weight(model).data.t()),
     "load_state_dict": lambda model: model.load_state_dict(build(1).state_dict()),
     "load_state_dict, assigned": lambda model: model.load_state_dict(build(1).state_dict(), assign=True),
@@ -329,3 +338,17 @@ def test_a_calculator_that_is_given_another_model() -> None:
     calc.reset()
     expected = build(7).ase().get_property("forces", atoms)
     np.testing.assert_array_equal(calc.get_property("forces", atoms), expected)
+
+
+def test_a_calculator_that_is_given_other_elements() -> None:
+    """Element indices are those of the model at hand."""
+    first, second = build(), build(7)
+    for model in (first, second):
+        model.periodic_table_index = False
+    second.converter = anipot.SpeciesConverter(("C", "O", "H", "N"))
+    atoms = Atoms("CHONH", np.random.default_rng(0).normal(size=(5, 3)) * 2)
+    calc = first.ase()
+    calc.get_property("energy", atoms)
+    calc.model = second
+    calc.reset()
+    assert calc.get_property("energy", atoms) == second.ase().get_property("energy", atoms)

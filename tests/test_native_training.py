@@ -238,3 +238,69 @@ def test_batches_of_many_compositions(isa: str) -> None:
             with instruction_set(isa):
                 ours = natively(fresh(model), numbers[chosen], x[chosen], atomic_energies=True, members=True)
             assert_same(ours, by_torch(model, numbers[chosen], x[chosen], atomic_energies=True, members=True))
+
+
+def test_weight_gradients_are_the_same_every_time() -> None:
+    """Sums over rows do not depend on which thread computes them."""
+    numbers, x = (torch.stack(parts) for parts in zip(*(molecule(17, b) for b in range(60)), strict=True))
+    model, found, threads = potential("aev_1x", "ani_celu").float(), [], torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for _ in range(20):
+            model.zero_grad()
+            (model((numbers, x.float())).energies ** 2).sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(grad, found[0]) for grad in found)
+
+
+def test_nothing_is_left_open_between_gradients() -> None:
+    """Weights stand in one tensor with gaps; anomaly detection looks at these too."""
+    torch.manual_seed(0)
+    head = ANIModel([AtomicNetwork((20, 9, 1), CELU(0.1)) for _ in range(2)])
+    full = [torch.full((1000,), float("nan")) for _ in range(50)]
+    del full
+    with torch.autograd.detect_anomaly(check_nan=True):  # type: ignore[attr-defined]
+        head.atomic_energies(torch.tensor([0, 1, 1]), torch.rand(3, 20)).sum().backward()
+
+
+@pytest.mark.parametrize("what", ["single point", "Hessian", "graph"])
+def test_another_default_device(what: str) -> None:
+    """Memory for the kernels is where the coordinates are, whatever torch's default device."""
+    numbers, x = molecule(8, 1)
+    model = potential("aev_1x", "ani_celu")
+    numbers, x = numbers[None], x[None]
+
+    def compute() -> Tensor | None:
+        if what == "graph":
+            return model((numbers, x)).energies.detach()
+        result = anipot.single_point(model, numbers, x, hessian=what == "Hessian")
+        return result.hessian if what == "Hessian" else result.forces
+
+    expected = compute()
+    with torch.device("meta"):
+        found = compute()
+    assert expected is not None
+    assert found is not None
+    assert torch.equal(found, expected)
+
+
+def test_cells_of_another_dtype() -> None:
+    species = torch.tensor([[0, 1, 2, 1]])
+    x, pbc = 3 * torch.rand(1, 4, 3, dtype=torch.float64), torch.tensor([[True] * 3])
+    cell = 5.0 * torch.eye(3, dtype=torch.float64)[None]
+    pairs = find_pairs(species, x, cell, pbc, 4.5)
+    with anipot.reference_path():
+        expected = displacements(pairs, x.float(), cell, pbc)
+    torch.testing.assert_close(displacements(pairs, x.float(), cell, pbc), expected, rtol=0, atol=1e-14)
+
+
+def test_a_large_system_without_a_graph() -> None:
+    """Computed in parts, since the hidden values of all rows serve derivatives only."""
+    shape = (40, (17, 3), 333, 2, True)
+    head, (species, x) = head_of(shape, CELU(0.1)), rows_of(shape)
+    with mock.patch.object(networks, "_ROWS", 100), torch.no_grad():
+        parts = head.atomic_energies(species, x)
+    with anipot.reference_path():
+        torch.testing.assert_close(parts, head.atomic_energies(species, x).detach(), rtol=0, atol=1e-13)

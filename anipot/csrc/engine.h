@@ -141,6 +141,7 @@ class Engine : public EngineBase {
     };
     // The first is for all elements of the batch, the others for those of many of its molecules.
     static constexpr int MAX_LAYOUTS = 8;
+    static constexpr long SUM_NUMBERS = 1L << 28;  // of all threads' sums of gradients: 2 GiB
     // Atoms that must share a layout to have it: fewer are computed faster together with others.
     static constexpr long LAYOUT_ATOMS = 192;
     struct Thread {
@@ -162,6 +163,7 @@ class Engine : public EngineBase {
     const HeadSpec* head = nullptr;
     const ResultSpec* result = nullptr;
     int num_threads = 1, thread_count = 0;
+    int gradient_threads = 1;      // each with sums of its own, as far as these fit
     Thread* threads = nullptr;
     long num_molecules = 0, num_atoms = 0, block_atoms = BLOCK_ATOMS;
     int outputs = 1;               // gradients kept apart: 1, or one for each member
@@ -300,13 +302,15 @@ class Engine : public EngineBase {
         on_one_spot = false;
         block_atoms = larger<long>(BLOCK_ATOMS, 128L * num_threads);
         energies.resize(head->members * list.num_real + 1);
-        for (int t = 0; t < num_threads && wants_gradient; t++) {
-            memset((void*)threads[t].force.resize(3 * outputs * list.num_real + 1), 0,
-                   sizeof(double) * 3 * outputs * list.num_real);
-            if (result->stress)
-                memset((void*)threads[t].virial.resize(9 * outputs * num_molecules + 1), 0,
-                       sizeof(double) * 9 * outputs * num_molecules);
-        }
+        const long each = 3L * outputs * list.num_real, of_cells = result->stress ? 9L * outputs * num_molecules : 0;
+        gradient_threads = (int)larger<long>(1, smaller<long>(num_threads, SUM_NUMBERS / (each + of_cells + 1)));
+        if (!wants_gradient) return;
+        auto clear = [&](long t, int) {
+            memset((void*)threads[t].force.resize(each + 1), 0, sizeof(double) * each);
+            memset((void*)threads[t].virial.resize(of_cells + 1), 0, sizeof(double) * of_cells);
+        };
+        if (each > 100000) parallel_for(gradient_threads, gradient_threads, clear);
+        else for (int t = 0; t < gradient_threads; t++) clear(t, t);
     }
 
     void block(long i0, long i1) {
@@ -338,7 +342,7 @@ class Engine : public EngineBase {
         for (int m = 0; m < head->members; m++)
             for (long a = 0; a < n; a++) energies[m * list.num_real + i0 + a] = row_energies[m * n + row_of[a]];
         if (wants_gradient)
-            parallel_ranges(num_threads, n, chunk, [&](long a0, long a1, int t) {
+            parallel_ranges(gradient_threads, n, chunk, [&](long a0, long a1, int t) {
                 for (long a = a0; a < a1; a++) backward_atom(i0, a, n, threads[t]);
             });
     }
@@ -511,7 +515,7 @@ class Engine : public EngineBase {
                     for (long i = i0; i < i1; i++)
                         for (int c = 0; c < 3; c++) {
                             double f = 0;
-                            for (int t = 0; t < num_threads; t++) f += threads[t].force[3 * (o * n + i) + c];
+                            for (int t = 0; t < gradient_threads; t++) f += threads[t].force[3 * (o * n + i) + c];
                             forces[3 * (o * B * A + list.slot[i]) + c] = (X)f;
                         }
                 });
@@ -522,7 +526,7 @@ class Engine : public EngineBase {
                 double v[9];
                 for (int q = 0; q < 9; q++) {
                     v[q] = 0;
-                    for (int t = 0; t < num_threads; t++) v[q] += threads[t].virial[9 * b + q];
+                    for (int t = 0; t < gradient_threads; t++) v[q] += threads[t].virial[9 * b + q];
                     v[q] /= list.lattice[b % B].volume;
                 }
                 for (int p = 0; p < 3; p++)

@@ -26,7 +26,7 @@ class HessianOperation : AevOperation<T> {
     using Base::tables;
 
    public:
-    // gradient (N, F): dE/dfeatures; neighbor (P): slots; seed: weight of a member in the energy.
+    // gradient (N, F): dE/dfeatures of the mean over members; neighbor (P): slots.
     HessianOperation(const AevSpec& aev, const PairsSpec& pairs_, const HeadSpec& head_, const RowsSpec& rows_,
                      const T* gradient_, const int64_t* neighbor_)
         : Base(aev, pairs_), head(head_), rows(rows_), chunks(rows_.num_features), gradient(gradient_),
@@ -212,7 +212,7 @@ class HessianOperation : AevOperation<T> {
         const LayerSpec* specs = head.layers + first[0];
         const int num_layers = first[1] - first[0];
         const long F = rows.num_features, D = 3 * n, ld = padded<T>(D);
-        const T* state = (const T*)rows.state + (m * rows.num_states + position[i]) * rows.state_width;
+        const T* state = (const T*)rows.state + (m * rows.num_rows + position[i]) * rows.state_width;
         Tile<T>& tile = w.tile;
         T *Z = nullptr, *values = w.values.resize(D * ld + LANES<T>);
         for (long r0 = 0; r0 < D;) {  // directions of one element move the same columns

@@ -1,4 +1,4 @@
-// The C interface (kernels.py calls it through ctypes) and the choice of instruction set, made once when loaded.
+// The C interface (anipot/kernels calls it through ctypes) and the choice of instruction set, made once when loaded.
 #include <atomic>
 #include <cstring>
 #include <new>
@@ -60,7 +60,7 @@ struct Handle {
 }  // namespace
 
 // Changes with every change of the structures in spec.h or of the functions below.
-EXPORT int anipot_interface() { return 4; }
+EXPORT int anipot_interface() { return 5; }
 
 EXPORT const char* anipot_isa() { return chosen.load()->name; }
 
@@ -134,7 +134,11 @@ EXPORT int anipot_hessian(const AevSpec* aev, const PairsSpec* pairs, const Head
 
 EXPORT int64_t anipot_vectors(const VectorsSpec* spec, const void* coordinates, const void* cell, double* out,
                               double spot) {
-    return kernels()->vectors(spec, coordinates, cell, out, spot);
+    try {
+        return kernels()->vectors(spec, coordinates, cell, out, spot);
+    } catch (const std::bad_alloc&) {
+        return -1 - NO_MEMORY;
+    }
 }
 EXPORT int anipot_vectors_backward(const VectorsSpec* spec, const double* gradient, void* to_coordinates, void* to_cell) {
     try {

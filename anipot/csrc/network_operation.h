@@ -11,6 +11,9 @@
 
 namespace ANIPOT_ISA {
 
+// Layers in the state, and gradients of weights, have room for a multiple of 16 numbers with all instruction sets.
+INLINE long in_sixteens(long n) { return (n + 15) / 16 * 16; }
+
 // Columns of features come in chunks; bit i of a mask says that chunk i is not all zero.
 struct Chunks {
     long num_features, length;
@@ -204,8 +207,9 @@ class Tile : public Network<T> {
                     store<T>(z + i, sum);
                     store<T>(row + i, v);
                 }
+                for (long k = layer.width; k < in_sixteens(layer.n_out); k++) z[k] = 0;
             }
-            state += room(layer);
+            state += in_sixteens(layer.n_out);
             input = y;
             depth = layer.width;
         }
@@ -227,7 +231,7 @@ class Tile : public Network<T> {
                 store<T>(row + i, d);
                 if (second) store<T>(dd + i, c);
             }
-            state += room(layer);
+            state += in_sixteens(layer.n_out);
         }
     }
 
@@ -399,9 +403,6 @@ class Tile : public Network<T> {
     long width = 0, hidden = 0, at[MAX_LAYERS];  // of a row; of all hidden layers; where each layer begins
     Buffer<T> features, value, slope, curved, flow[3];
 
-    // Of a layer's values in the state: the same for all instruction sets.
-    static long room(const Layer<T>& layer) { return (layer.n_out + 15) / 16 * 16; }
-
     void to_features(int rows, const T* g, T* out) {
         const Layer<T>& layer = layers[0];
         multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, layer.columns, layer.depth, out, width,
@@ -436,16 +437,17 @@ class Tile : public Network<T> {
 // Memory that a thread which calls operations keeps for the next: new pages cost as much as the products in them.
 template <class T>
 struct Workers {
-    int num_threads = 0, num_species = 0;
+    int num_threads = 0, num_ranges = 0, num_species = 0;
     Tile<T>* tiles = nullptr;
     WeightSums<T>* sums = nullptr;
     ~Workers() { release(); }
-    void reserve(int threads, int species) {
-        if (threads > num_threads || species > num_species) {
+    void reserve(int threads, int ranges, int species) {
+        if (threads > num_threads || ranges > num_ranges || species > num_species) {
             release();
             tiles = new Tile<T>[threads];
-            sums = new WeightSums<T>[(long)threads * species];
+            sums = new WeightSums<T>[(long)ranges * species];
             num_threads = threads;
+            num_ranges = ranges;
             num_species = species;
         }
         for (int t = 0; t < threads; t++) tiles[t].forget();
@@ -457,7 +459,7 @@ struct Workers {
         delete[] sums;
         tiles = nullptr;
         sums = nullptr;
-        num_threads = num_species = 0;
+        num_threads = num_ranges = num_species = 0;
     }
 };
 
@@ -465,12 +467,12 @@ template <class T>
 class NetworkOperation {
    public:
     NetworkOperation(const HeadSpec& head_, const RowsSpec& spec)
-        : head(head_), rows(spec), chunks(spec.num_features), num_threads(larger(1, spec.threads)) {
+        : head(head_), rows(spec), chunks(spec.num_features), num_threads(larger(1, spec.threads)), num_ranges(smaller(num_threads, MAX_RANGES)) {
         static thread_local Workers<T> workers;
-        workers.reserve(num_threads, head.num_species);
+        workers.reserve(num_threads, num_ranges, head.num_species);
         tiles_of = workers.tiles;
         sums = workers.sums;
-        touched.resize(num_threads * head.num_species);
+        touched.resize(num_ranges * head.num_species);
     }
 
     void forward(double* energies) {
@@ -506,15 +508,16 @@ class NetworkOperation {
         clear_ghosts(out);
     }
 
-    // out: gradients of weight and bias of all layers, one after the other; null where a layer has no bias
+    // out: where the gradients of weight and bias of all layers go, each with room for a multiple of 16 numbers; null
+    // where a layer has no bias
     void weight_gradient(const double* seeds, void* const* out) {
         plan(MAX_ROWS);
         for (int m = 0; m < head.members; m++) {
             begin_sums();
-            each_tile([&](const Part& part, Tile<T>& tile, int t) {
+            each_range([&](const Part& part, Tile<T>& tile, int range) {
                 T seed[MAX_ROWS];
                 prepare(tile, m, part, mask_of(part));
-                tile.sums = sums_of(t, m, part.element);
+                tile.sums = sums_of(range, m, part.element);
                 for (int r = 0; r < part.rows; r++) tile.gather(r, feature_row(part.from + r));
                 recall(tile, m, part, seeds, seed, false);
                 tile.gradient(part.rows, seed, true);
@@ -525,20 +528,19 @@ class NetworkOperation {
 
     // Of sum(seeds * tangent energies); `weights` may be null.
     void second(const T* tangent, const double* seeds, double* energies, T* out, void* const* weights) {
-        if (rows.state_row) sort(tangent);
         plan(Tile<T>::PAIRS);
         memset((void*)energies, 0, sizeof(double) * head.members * rows.num_rows);
         memset((void*)out, 0, sizeof(T) * rows.num_rows * rows.num_features);
         for (int m = 0; m < head.members; m++) {
             if (weights) begin_sums();
-            each_tile([&](const Part& part, Tile<T>& tile, int t) {
+            each_range([&](const Part& part, Tile<T>& tile, int range) {
                 T seed[MAX_ROWS];
                 double along[MAX_ROWS];
                 uint64_t mask = mask_of(part);
-                for (int r = 0; r < part.rows && !rows.state_row; r++)
+                for (int r = 0; r < part.rows; r++)
                     mask |= chunks.mask(tangent + order(part.from + r) * rows.num_features);
                 prepare(tile, m, part, rows.sparse ? mask : chunks.all());
-                if (weights) tile.sums = sums_of(t, m, part.element);
+                if (weights) tile.sums = sums_of(range, m, part.element);
                 for (int r = 0; r < part.rows; r++) {
                     tile.gather(r, tangent + order(part.from + r) * rows.num_features);
                     if (weights) tile.gather(part.rows + r, feature_row(part.from + r));
@@ -567,7 +569,8 @@ class NetworkOperation {
     const HeadSpec& head;
     const RowsSpec& rows;
     Chunks chunks;
-    int num_threads;
+    static constexpr int MAX_RANGES = 16;
+    int num_threads, num_ranges;
     Tile<T>* tiles_of;
     WeightSums<T>* sums;
     Buffer<int> touched;
@@ -576,9 +579,8 @@ class NetworkOperation {
 
     int64_t& order(long r) const { return rows.order[r]; }
     uint64_t mask(long r) const { return (uint64_t)rows.order[rows.num_rows + r]; }
-    long state_row(long r) const { return rows.state_row ? rows.state_row[order(r)] : r; }
     T* state(int m, long r) const {
-        return (T*)rows.state + (m * rows.num_states + r) * rows.state_width;
+        return (T*)rows.state + (m * rows.num_rows + r) * rows.state_width;
     }
     const T* feature_row(long r) const { return (const T*)rows.features + order(r) * rows.num_features; }
     int network_of(int64_t species) const {
@@ -606,11 +608,10 @@ class NetworkOperation {
         for (long i = 0; i < N; i++) keys[start[place(i)]++].row = i;
         for (int e = E + 1; e > 0; e--) start[e] = start[e - 1];
         start[0] = 0;
-        const bool by_state = rows.state_row;
         parallel_ranges(num_threads, start[E], 64, [&](long r0, long r1, int) {
             for (long r = r0; r < r1; r++) {
                 const int64_t i = keys[r].row;
-                keys[r].mask = by_state ? rows.mask_of_state[rows.state_row[i]] : chunks.mask(matrix + i * rows.num_features);
+                keys[r].mask = chunks.mask(matrix + i * rows.num_features);
             }
         }, anipot::run_on_team);
         parallel_for(num_threads, E, [&](long e, int) {
@@ -646,6 +647,15 @@ class NetworkOperation {
             r = end;
         }
     }
+    // As each_tile, in ranges with sums of their own: which parts are added up together does not depend on who computes
+    // them, so that the result is the same every time.
+    template <class F>
+    void each_range(F body) {
+        parallel_for(num_threads, num_ranges, [&](long range, int t) {
+            for (long p = range * num_parts / num_ranges; p < (range + 1) * num_parts / num_ranges; p++)
+                body(parts[p], tiles_of[t], (int)range);
+        }, anipot::run_on_team);
+    }
     template <class F>
     void each_tile(F body) {
         parallel_for(num_threads, num_parts, [&](long p, int t) { body(parts[p], tiles_of[t], t); }, anipot::run_on_team);
@@ -656,7 +666,7 @@ class NetworkOperation {
     }
     void recall(Tile<T>& tile, int m, const Part& part, const double* seeds, T* seed, bool second) {
         for (int r = 0; r < part.rows; r++) {
-            tile.recall(r, state(m, state_row(part.from + r)), second);
+            tile.recall(r, state(m, part.from + r), second);
             seed[r] = (T)seeds[m * rows.num_rows + order(part.from + r)];
         }
     }
@@ -669,14 +679,14 @@ class NetworkOperation {
             if (network_of(rows.species[i]) < 0) memset((void*)(out + i * rows.num_features), 0, sizeof(T) * rows.num_features);
     }
 
-    void begin_sums() { memset((void*)touched.data, 0, sizeof(int) * num_threads * head.num_species); }
-    WeightSums<T>* sums_of(int t, int m, int e) {
-        const int at = t * head.num_species + e, *first = head.first_layer + m * head.num_species + e;
+    void begin_sums() { memset((void*)touched.data, 0, sizeof(int) * num_ranges * head.num_species); }
+    WeightSums<T>* sums_of(int range, int m, int e) {
+        const int at = range * head.num_species + e, *first = head.first_layer + m * head.num_species + e;
         if (!touched[at]) sums[at].clear(head.layers + first[0], first[1] - first[0]);
         touched[at] = 1;
         return &sums[at];
     }
-    // Sums of all threads to where they are wanted; zero for networks without rows.
+    // Sums of all ranges to where they are wanted; zero for networks without rows.
     void end_sums(int m, void* const* out) {
         const int E = head.num_species, *first = head.first_layer + m * E;
         parallel_for(num_threads, first[E] - first[0], [&](long l_, int) {
@@ -685,11 +695,11 @@ class NetworkOperation {
             while (first[e + 1] <= l) e++;
             const LayerSpec& spec = head.layers[l];
             T *weight = (T*)out[2 * l], *bias = (T*)out[2 * l + 1];
-            memset((void*)weight, 0, sizeof(T) * spec.n_out * spec.n_in);
-            if (bias) memset((void*)bias, 0, sizeof(T) * spec.n_out);
-            for (int t = 0; t < num_threads; t++) {
-                if (!touched[t * E + e]) continue;
-                const WeightSums<T>& sum = sums[t * E + e];
+            memset((void*)weight, 0, sizeof(T) * in_sixteens((long)spec.n_out * spec.n_in));
+            if (bias) memset((void*)bias, 0, sizeof(T) * in_sixteens(spec.n_out));
+            for (int r = 0; r < num_ranges; r++) {
+                if (!touched[r * E + e]) continue;
+                const WeightSums<T>& sum = sums[r * E + e];
                 const int k = l - first[e];
                 for (long o = 0; o < spec.n_out; o++)
                     for (long i = 0; i < spec.n_in; i++) weight[o * spec.n_in + i] += sum.weight[k][o * sum.ld[k] + i];

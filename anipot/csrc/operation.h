@@ -41,10 +41,10 @@ class AevOperation {
     // Derivative of the features along `tangent` (P, 3).
     void forward_tangent(const T* tangent, T* features_tangent) { forward<Dual<T>>(tangent, nullptr, features_tangent); }
     // dE/dvectors (P, 3) from dE/dfeatures (N, F).
-    void backward(const T* gradient, T* out) { backward<Real<T>>(nullptr, gradient, nullptr, out, nullptr); }
+    void backward(const T* gradient, T* out) { backward<Real<T>>(nullptr, gradient, out, nullptr); }
     // The derivative of the same along `tangent`, with the gradient held fixed.
     void backward_tangent(const T* tangent, const T* gradient, T* out) {
-        backward<Dual<T>>(tangent, gradient, nullptr, nullptr, out);
+        backward<Dual<T>>(tangent, gradient, nullptr, out);
     }
 
    protected:
@@ -161,7 +161,7 @@ class AevOperation {
     }
 
     template <class N>
-    void backward(const T* tangent, const T* gradient, const T* gradient_tangent, T* out, T* out_tangent) {
+    void backward(const T* tangent, const T* gradient, T* out, T* out_tangent) {
         T* any = out ? out : out_tangent;
         if (pairs.num_pairs) memset((void*)any, 0, sizeof(T) * 3 * pairs.num_pairs);
         each_atom([&](long i, Thread& thread) {
@@ -173,12 +173,7 @@ class AevOperation {
             for (int q = 0; q < num_blocks; q++) {
                 const Segment& s = blocks[q];
                 memcpy(row.a + s.feature, gradient + i * length + s.weight, sizeof(T) * s.length);
-                if constexpr (N::dual) {
-                    if (gradient_tangent)
-                        memcpy(row.b + s.feature, gradient_tangent + i * length + s.weight, sizeof(T) * s.length);
-                    else
-                        memset((void*)(row.b + s.feature), 0, sizeof(T) * s.length);
-                }
+                if constexpr (N::dual) memset((void*)(row.b + s.feature), 0, sizeof(T) * s.length);
             }
             aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
             for (int e = 0; e < tables.spec.num_species; e++)

@@ -229,7 +229,7 @@ bool run_on_team(int threads, long tasks, void (*work)(void*, long, int), void* 
     job.tasks = tasks;
     job.work = work;
     job.context = context;
-    parallel(TeamJob::serve, &job, (unsigned)(tasks < threads ? tasks : threads), 0);
+    parallel(TeamJob::serve, &job, (unsigned)threads, 0);  // a team that shrinks loses threads
     return !job.failed.load();
 }
 

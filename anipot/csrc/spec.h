@@ -1,4 +1,4 @@
-// Plain data that crosses the C interface: what the Python side (kernels.py) fills in, field by field in this order.
+// Plain data that crosses the C interface: what the Python side (kernels/library.py) fills in, field by field in this order.
 #pragma once
 
 #include <cstdint>
@@ -71,10 +71,8 @@ struct RowsSpec {
     const void* features;    // (N, F)
     const int64_t* species;  // (N); negative: a ghost
     int64_t* order;          // (2, N): the rows as they are computed, and masks of their columns
-    void* state;             // (M, S, W), hidden values before the activation, in that order
-    int64_t num_states, state_width;
-    // Tangents of rows computed before: where in the state each stands, and the masks there; null: S = N, one by one.
-    const int64_t *state_row, *mask_of_state;
+    void* state;             // (M, N, W), hidden values before the activation, in that order
+    int64_t state_width;
     int32_t wide, threads;
     int32_t sparse;          // gradients are wanted only for columns that are not zero
 };

@@ -57,7 +57,7 @@ class ANIModel(nn.ModuleList):
         """Return the members' energies (1, N) of N flat slots, float64; 0 for ghosts.
 
         With ``sparse`` the gradient with respect to columns of features that are all zero may be left out: for
-        features that stay zero whatever the atoms do, since there is no atom of some element.
+        features that have no slope where they are zero, such as those of elements that are not there.
         """
         return members_atomic_energies([self], species, features, sparse)
 

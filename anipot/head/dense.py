@@ -56,9 +56,12 @@ def dense_layers(network: nn.Module, num_features: int) -> list[Layer]:
     width = num_features
     for i, part in enumerate(parts):
         if type(part) is nn.Linear:
-            if part.in_features != width:
-                raise NotCovered(f"a layer takes {part.in_features} values and is given {width}")
-            width = part.out_features
+            weight, bias = part.weight, part.bias
+            if weight.dim() != 2 or weight.shape[1] != width:
+                raise NotCovered(f"a layer has a weight of shape {tuple(weight.shape)} and is given {width} values")
+            width = weight.shape[0]
+            if bias is not None and bias.shape != (width,):
+                raise NotCovered(f"a layer of {width} values has a bias of shape {tuple(bias.shape)}")
             layers.append(Layer(part.weight, part.bias, 0, 0.0))
             continue
         if not layers or layers[-1].activation or i == len(parts) - 1:
@@ -100,11 +103,7 @@ def native_networks(
     """
     if library() is None or not (features.is_cpu and features.dim() == 2 and len(features)):
         return None
-    if (
-        not plain_autograd(features)
-        or torch.is_autocast_enabled("cpu")
-        or features.dtype not in (torch.float32, torch.float64)
-    ):
+    if torch.is_autocast_enabled("cpu") or features.dtype not in (torch.float32, torch.float64):
         return None
     present = (torch.bincount(species.clamp(min=-1) + 1, minlength=len(members[0]) + 1)[1:] > 0).tolist()
     weights: list[Tensor] = []
@@ -124,6 +123,8 @@ def native_networks(
     except NotCovered:
         return None
     if any(weight.dtype is not features.dtype or not weight.is_cpu for weight in weights):
+        return None
+    if not plain_autograd(features, *weights):
         return None
     return Networks(flat(weights), layout, parameters) if weights else None
 

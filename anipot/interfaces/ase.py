@@ -161,14 +161,15 @@ class Calculator(AseCalculator):
 
     def _evaluate_natively(self, atoms: Atoms, ask: Ask) -> SinglePoint | None:
         if self._engine is None or self._engine.potential is not self.model:
-            self._engine = Engine(self.model)
+            self._engine, self._numbers = Engine(self.model), None
+            self._neighbors = VerletList(self.model.cutoff, self.skin)
         numbers = atoms.numbers
         if self._numbers is None or not np.array_equal(self._numbers[0], numbers):
             species = torch.as_tensor(numbers, dtype=torch.long)[None]
             if not self.model.periodic_table_index:
                 species = self.model.converter.convert(species)
             self._numbers = numbers.copy(), species
-        positions = torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64))[None]
+        positions = torch.from_numpy(np.require(atoms.positions, np.float64, ["C", "W"]))[None]
         cell = pbc = None
         if atoms.pbc.any():
             cell, pbc = torch.from_numpy(atoms.cell.array), torch.from_numpy(atoms.pbc)

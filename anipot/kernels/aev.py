@@ -28,7 +28,7 @@ _PAIRS = "Tensor center, Tensor neighbor_species, Tensor vectors, Tensor constan
 def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     """Return all numbers of an ``AEVComputer`` as one float64 tensor, and what is where."""
     function = aev.cutoff_function
-    numbers = torch.tensor([aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)], dtype=torch.float64)
+    numbers = aev.EtaR.new_tensor([aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)], dtype=torch.float64)
     arrays = [getattr(aev, name) for name in AEV_CONSTANTS]
     sizes = [aev.num_species, cutoff_kind, getattr(function, "order", 2), *map(len, arrays)]
     return torch.cat([numbers, *arrays]), sizes

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 4
+INTERFACE = 5
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -103,8 +103,7 @@ class RowsSpec(ctypes.Structure):
     _fields_ = [
         *[(name, c_int64) for name in ("num_rows", "num_features")],
         *[(name, c_void_p) for name in ("features", "species", "order", "state")],
-        *[(name, c_int64) for name in ("num_states", "state_width")],
-        *[(name, c_void_p) for name in ("state_row", "mask_of_state")],
+        ("state_width", c_int64),
         *[(name, c_int32) for name in ("wide", "threads", "sparse")],
     ]
 

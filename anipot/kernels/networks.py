@@ -25,6 +25,8 @@ from anipot.kernels.library import HeadSpec, LayerSpec, RowsSpec, library
 from anipot.kernels.specs import address
 
 _FORWARD, _BACKWARD, _WEIGHTS, _SECOND = range(4)
+#: Rows computed together where no graph is made.
+_ROWS = 16384
 
 
 class Networks(NamedTuple):
@@ -92,7 +94,7 @@ class Call:
         self.rows.num_rows, self.rows.num_features = features.shape
         self.rows.features, self.rows.species = self.features.data_ptr(), self.species.data_ptr()
         self.rows.order, self.rows.state = order.data_ptr(), state.data_ptr()
-        self.rows.num_states, self.rows.state_width = state.shape[1], self.layout.state_width
+        self.rows.state_width = self.layout.state_width
         self.rows.wide, self.rows.threads = features.dtype == torch.float64, torch.get_num_threads()
         self.rows.sparse = self.layout.sparse
 
@@ -260,21 +262,32 @@ def _no_more_derivatives(ctx: Any, *_: Any) -> tuple[Any, ...]:
     )
 
 
+def _like_features(*args: Any) -> Tensor:
+    features = args[-7]
+    return features.new_empty(features.shape)
+
+
+def _like_weights(*args: Any) -> Tensor:
+    return args[-3].new_empty(args[-3].shape)
+
+
+def _fake_second(of_weights: bool, *args: Any) -> tuple[Tensor, ...]:
+    weights = _like_weights(*args)
+    return _new_energies(args[-7], args[-2]), _like_features(*args), weights if of_weights else weights[:0].clone()
+
+
+# fmt: off
 _define(f"networks(Tensor features, Tensor species, {_NETWORKS}) -> (Tensor, Tensor, Tensor)",
-        _networks, _new_outputs, _networks_gradient, _keep_with_output)  # fmt: skip
+        _networks, _new_outputs, _networks_gradient, _keep_with_output)
 _define(f"networks_weights({_KEPT}) -> Tensor",
-        _networks_weights, lambda features, *a: _new_energies(features, a[-2]),
-        _networks_weights_gradient, _keep)  # fmt: skip
+        _networks_weights, lambda *args: _new_energies(args[-7], args[-2]), _networks_weights_gradient, _keep)
 _define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
-        _networks_backward, lambda seeds, features, *_: torch.empty_like(features),
-        _networks_backward_gradient, _keep)  # fmt: skip
+        _networks_backward, _like_features, _networks_backward_gradient, _keep)
 _define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor",
-        _networks_weight_gradient, lambda *a: torch.empty_like(a[-3]), _no_more_derivatives, _keep_nothing)  # fmt: skip
+        _networks_weight_gradient, _like_weights, _no_more_derivatives, _keep_nothing)
 _define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor)",
-        _networks_second,
-        lambda of_weights, tangent, seeds, features, *a: (
-            _new_energies(features, a[-2]), torch.empty_like(features), a[-3].new_empty(len(a[-3]) * of_weights)),
-        _no_more_derivatives, _keep_nothing)  # fmt: skip
+        _networks_second, _fake_second, _no_more_derivatives, _keep_nothing)
+# fmt: on
 
 
 def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
@@ -290,6 +303,10 @@ def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
     weights, *rest = networks
     if not features.requires_grad:  # then nothing is to be computed but the gradient of the weights
         weights = weights.detach()
+    needs_graph = torch.is_grad_enabled() and (features.requires_grad or networks.weights.requires_grad)
+    if not needs_graph and len(features) > _ROWS:  # hidden values of all rows are for derivatives
+        parts = zip(features.split(_ROWS), species.split(_ROWS), strict=True)
+        return torch.cat([_ops.networks(*part, weights, *rest)[0] for part in parts], dim=1)
     values, order, state = _ops.networks(features, species, weights, *rest)
     if torch.is_grad_enabled() and networks.weights.requires_grad:
         values = values + _ops.networks_weights(features.detach(), species, order, state, *networks)

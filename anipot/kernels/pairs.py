@@ -31,9 +31,9 @@ def find_pairs(
     try:
         if count < 0:
             return None
-        center = torch.empty(count, dtype=torch.long)
+        center = coordinates.new_empty(count, dtype=torch.long)
         neighbor = torch.empty_like(center)
-        shift = None if pbc is None else torch.empty(count, 3, dtype=torch.long)
+        shift = None if pbc is None else center.new_empty(count, 3)
         result = PairsResult(center.data_ptr(), neighbor.data_ptr(), None if shift is None else shift.data_ptr())
         if native.anipot_copy_pairs(found, address(result), threads) != 0:
             raise MemoryError(f"no memory for {count} pairs")

@@ -38,7 +38,9 @@ def _vectors(
     closest = library().anipot_vectors(
         address(spec), coordinates.data_ptr(), None if cell is None else cell.data_ptr(), vectors.data_ptr(), spot
     )
-    return vectors, torch.tensor(closest)
+    if closest < -1:
+        raise MemoryError(f"no memory for the vectors of {len(center)} pairs")
+    return vectors, center.new_tensor(closest)
 
 
 def _vectors_backward(
@@ -90,7 +92,7 @@ def _fake_vectors(coordinates: Tensor, cell: Any, center: Tensor, *_: Any) -> tu
 
 
 def _fake_backward(gradient: Tensor, coordinates: Tensor, cell: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(coordinates), coordinates.new_empty(0) if cell is None else torch.empty_like(cell)
+    return coordinates.new_empty(coordinates.shape), coordinates.new_empty(0 if cell is None else cell.shape)
 
 
 for _name, _fake, _of, _setup in (
@@ -120,8 +122,10 @@ def vectors(
 
 def covers(coordinates: Tensor, cell: Tensor | None, *pairs: Tensor | None) -> bool:
     """Whether the kernels are there and take these tensors."""
+    if cell is not None and not (cell.is_cpu and cell.dtype is coordinates.dtype):
+        return False
     if not plain_autograd(coordinates, *([] if cell is None else [cell])):
         return False
     if library() is None or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
         return False
-    return all(t is None or (t.is_contiguous() and t.dtype is torch.int64) for t in pairs)
+    return all(t is None or (t.is_cpu and t.is_contiguous() and t.dtype is torch.int64) for t in pairs)
