@@ -255,6 +255,7 @@ def test_weight_gradients_are_the_same_every_time() -> None:
     assert all(torch.equal(grad, found[0]) for grad in found)
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 def test_nothing_is_left_open_between_gradients() -> None:
     """Weights stand in one tensor with gaps; anomaly detection looks at these too."""
     torch.manual_seed(0)

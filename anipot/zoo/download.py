@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +96,10 @@ def _fetch(source: Mapping[str, str], folder: Path) -> Path:
 
 def _fetch_with_pip(source: Mapping[str, str], folder: Path) -> Path:
     """Let pip fetch a release: it knows the proxies, mirrors and certificates that installed anipot itself."""
-    if not sys.executable or importlib.util.find_spec("pip") is None:
+    with warnings.catch_warnings():  # setuptools has opinions on finding pip after distutils
+        warnings.simplefilter("ignore")
+        found = importlib.util.find_spec("pip")
+    if not sys.executable or found is None:
         raise ZooError(f"this Python ({sys.executable or 'embedded'}) has no pip")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     command += [
