@@ -98,8 +98,8 @@ def _fetch_with_pip(source: Mapping[str, str], folder: Path) -> Path:
     """Let pip fetch a release: it knows the proxies, mirrors and certificates that installed anipot itself."""
     with warnings.catch_warnings():  # setuptools has opinions on finding pip after distutils
         warnings.simplefilter("ignore")
-        found = importlib.util.find_spec("pip")
-    if not sys.executable or found is None:
+        pip = importlib.util.find_spec("pip")
+    if not sys.executable or pip is None:
         raise ZooError(f"this Python ({sys.executable or 'embedded'}) has no pip")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     command += [
