@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import test_contracts
 import test_references
-from contracts import INSTRUCTION_SETS, fresh
+from contracts import INSTRUCTION_SETS, fresh, needs_kernels
 from test_references import SYSTEMS, load
 
 import anipot
@@ -30,6 +30,7 @@ def path(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@needs_kernels
 def test_the_path_is_the_one_asked_for(path: str) -> None:
     best, torch = anipot.backends()
     assert torch.active == (path == "torch") != best.active

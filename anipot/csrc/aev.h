@@ -14,9 +14,9 @@ namespace ANIPOT_ISA {
 template <class T>
 struct AevTables {
     AevSpec spec;
-    int num_radial, num_angular;                  // terms of one element, and of one pair of elements
-    int padded_radial, padded_angular;            // the same, in whole vectors
-    Buffer<T> EtaR, ShfR;                         // padded_radial each
+    int num_radial, num_angular;        // terms of one element, and of one pair of elements
+    int padded_radial, padded_angular;  // the same, in whole vectors
+    Buffer<T> EtaR, ShfR;               // padded_radial each
     Buffer<T> EtaA, ShfA, cos_ShfZ, sin_ShfZ;
     Buffer<Exponent> Zeta;
 
@@ -191,12 +191,15 @@ INLINE N sine(N x) {
 }
 // exp(-EtaA (mean - ShfA)^2)
 template <class N>
-INLINE N mean_factor(N offset, typename N::T EtaA) { return nexp(offset * offset * -EtaA); }
+INLINE N mean_factor(N offset, typename N::T EtaA) {
+    return nexp(offset * offset * -EtaA);
+}
 
 // Sums over the triples of 2 ((1 + cos(theta - ShfZ)) / 2)^Zeta exp(-EtaA (mean - ShfA)^2) both, LANES triples in the
 // lanes, for one EtaA, one Zeta and A values of ShfA at a time: each sum stays in a register.
 template <int A, class N>
-INLINE void sum_terms(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, long triples, Scratch<N>& s) {
+INLINE void sum_terms(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, long triples,
+                      Scratch<N>& s) {
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const AevSpec& spec = tables.spec;
@@ -253,8 +256,8 @@ void angular_forward(const AevTables<typename N::T>& tables, const Shell<N>& fir
 // What the terms of one EtaA, one Zeta and A values of ShfA add to the derivatives with respect to the cosine, the mean
 // distance and the product of cutoff functions of LANES triples, given dE/dterms.
 template <int A, class N>
-INLINE void add_slopes(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, Array<N> gradient, N x, N y,
-                       N slope, N mean, N& to_cosine, N& to_mean, N& to_both) {
+INLINE void add_slopes(const AevTables<typename N::T>& tables, int eta, int zeta, int shift, Array<N> gradient, N x,
+                       N y, N slope, N mean, N& to_cosine, N& to_mean, N& to_both) {
     typedef typename N::T T;
     const AevSpec& spec = tables.spec;
     const Array<N> g = gradient + ((long)(eta * spec.num_Zeta + zeta) * spec.num_ShfA + shift) * spec.num_ShfZ;
@@ -346,9 +349,13 @@ INLINE Vec<T> sum_rows(const T* rows, int q) {
     return sums_of_each<T>(lanes);
 }
 template <class T>
-INLINE Real<T> sum_rows(Array<Real<T>> rows, int q) { return {sum_rows<T>(rows.a, q)}; }
+INLINE Real<T> sum_rows(Array<Real<T>> rows, int q) {
+    return {sum_rows<T>(rows.a, q)};
+}
 template <class T>
-INLINE Dual<T> sum_rows(Array<Dual<T>> rows, int q) { return {sum_rows<T>(rows.a, q), sum_rows<T>(rows.b, q)}; }
+INLINE Dual<T> sum_rows(Array<Dual<T>> rows, int q) {
+    return {sum_rows<T>(rows.a, q), sum_rows<T>(rows.b, q)};
+}
 
 template <class N>
 Range triples_of(const Environment<N>& env, int e1, int e2) {
@@ -454,8 +461,8 @@ void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& 
         }
     for (long a = 0; a < neighbors; a += L) {
         N q[5], g[3];
-        UNROLL for (int i = 0; i < 5; i++)
-            q[i] = scratch.columns.get(i * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, i);
+        UNROLL for (int i = 0; i < 5; i++) q[i] =
+            scratch.columns.get(i * scratch.stride + a) + sum_rows(scratch.rows + 5 * a * L, i);
         to_vector(env.angular, a, q, g);
         UNROLL for (int c = 0; c < 3; c++) scratch.columns.put(c * scratch.stride + a, g[c]);
     }

@@ -42,17 +42,21 @@ class Displacements {
         Buffer<double> sum;
         memset((void*)sum.resize(3 * N + 9 * s.num_molecules), 0, sizeof(double) * (3 * N + 9 * s.num_molecules));
         double* of_cell = &sum[3 * N];
-        parallel_for(s.threads, s.num_molecules, [&](long b, int) {  // neighbors are of the same molecule
-            for (long p = first(b); p < first(b + 1); p++) {
-                const int64_t i = 3 * s.center[p], j = 3 * s.neighbor[p];
-                for (int q = 0; q < 3; q++) {
-                    sum[j + q] += g[3 * p + q];
-                    sum[i + q] -= g[3 * p + q];
+        parallel_for(
+            s.threads, s.num_molecules,
+            [&](long b, int) {  // neighbors are of the same molecule
+                for (long p = first(b); p < first(b + 1); p++) {
+                    const int64_t i = 3 * s.center[p], j = 3 * s.neighbor[p];
+                    for (int q = 0; q < 3; q++) {
+                        sum[j + q] += g[3 * p + q];
+                        sum[i + q] -= g[3 * p + q];
+                    }
+                    for (int k = 0; to_cell && k < 3; k++)
+                        for (int q = 0; q < 3; q++)
+                            of_cell[9 * b + 3 * k + q] += (double)s.shift[3 * p + k] * g[3 * p + q];
                 }
-                for (int k = 0; to_cell && k < 3; k++)
-                    for (int q = 0; q < 3; q++) of_cell[9 * b + 3 * k + q] += (double)s.shift[3 * p + k] * g[3 * p + q];
-            }
-        }, anipot::run_on_team);
+            },
+            anipot::run_on_team);
         for (long i = 0; i < 3 * N; i++) to_x[i] = (X)sum[i];
         for (long i = 0; to_cell && i < 9 * s.num_molecules; i++) to_cell[i] = (X)of_cell[i];
     }
@@ -73,7 +77,8 @@ class Displacements {
     }
     template <class F>
     void each_range(F body) const {
-        parallel_ranges(s.threads, s.num_pairs, 8192, [&](long p0, long p1, int) { body(p0, p1); }, anipot::run_on_team);
+        parallel_ranges(
+            s.threads, s.num_pairs, 8192, [&](long p0, long p1, int) { body(p0, p1); }, anipot::run_on_team);
     }
     static void note(int64_t& closest, int64_t p) {
         int64_t seen = __atomic_load_n(&closest, __ATOMIC_RELAXED);

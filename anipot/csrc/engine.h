@@ -22,9 +22,9 @@ struct EngineBase {
 // from its candidates; pads included.
 template <class T>
 struct Arena {
-    Buffer<T> values;      // 9 arrays for radial neighbors, 6 for angular ones
-    Buffer<int> indices;   // extended atom of each radial neighbor; radial neighbor of each angular one
-    Buffer<int> starts;    // per atom: radial (E + 1), count (E), angular (E + 1)
+    Buffer<T> values;     // 9 arrays for radial neighbors, 6 for angular ones
+    Buffer<int> indices;  // extended atom of each radial neighbor; radial neighbor of each angular one
+    Buffer<int> starts;   // per atom: radial (E + 1), count (E), angular (E + 1)
     long size = 0;
 
     void reserve(long candidates, long atoms, int num_species) {
@@ -105,7 +105,8 @@ class Engine : public EngineBase {
         delete[] threads;
     }
 
-    int evaluate(const AevSpec& aev, const HeadSpec& head_, const SystemSpec& system, const ResultSpec& result_) override {
+    int evaluate(const AevSpec& aev, const HeadSpec& head_, const SystemSpec& system,
+                 const ResultSpec& result_) override {
         head = &head_;
         result = &result_;
         num_threads = larger(1, result->threads);
@@ -152,7 +153,7 @@ class Engine : public EngineBase {
     };
 
     AevTables<T>* tables = nullptr;
-    AevSpec known{};               // of the tables, with its own copy of the constants
+    AevSpec known{};  // of the tables, with its own copy of the constants
     Buffer<double> constants;
     Layout layouts[MAX_LAYOUTS];
     int num_layouts = 0;
@@ -163,11 +164,11 @@ class Engine : public EngineBase {
     const HeadSpec* head = nullptr;
     const ResultSpec* result = nullptr;
     int num_threads = 1, thread_count = 0;
-    int gradient_threads = 1;      // each with sums of its own, as far as these fit
+    int gradient_threads = 1;  // each with sums of its own, as far as these fit
     Thread* threads = nullptr;
     long num_molecules = 0, num_atoms = 0, block_atoms = BLOCK_ATOMS;
-    int outputs = 1;               // gradients kept apart: 1, or one for each member
-    int groups = 1;                // of members, each with its own sum of gradients
+    int outputs = 1;  // gradients kept apart: 1, or one for each member
+    int groups = 1;   // of members, each with its own sum of gradients
     bool wants_gradient = false, on_one_spot = false;
     Arena<T> arena;
     Buffer<long> row_of, rows_of;  // of each atom of the block; where rows of each element and layout begin
@@ -241,8 +242,7 @@ class Engine : public EngineBase {
                 if (n && segments[n - 1].weight + segments[n - 1].length == weight &&
                     segments[n - 1].feature + segments[n - 1].length == at)
                     segments[n - 1].length += length;
-                else
-                    segments[n++] = {at, weight, length};
+                else segments[n++] = {at, weight, length};
                 whole &= length == room;
                 at += room;
             }
@@ -310,7 +310,8 @@ class Engine : public EngineBase {
             memset((void*)threads[t].virial.resize(of_cells + 1), 0, sizeof(double) * of_cells);
         };
         if (each > 100000) parallel_for(gradient_threads, gradient_threads, clear);
-        else for (int t = 0; t < gradient_threads; t++) clear(t, t);
+        else
+            for (int t = 0; t < gradient_threads; t++) clear(t, t);
     }
 
     void block(long i0, long i1) {
@@ -385,7 +386,8 @@ class Engine : public EngineBase {
         env.radial.start[E] = from;
         if (spot) __atomic_store_n(&on_one_spot, true, __ATOMIC_RELAXED);
         select_angular(known, env);
-        aev_forward(*tables, env, layout_of_atom(i).columns, thread.scratch, Array<Real<T>>{&features[row_of[a] * width]});
+        aev_forward(*tables, env, layout_of_atom(i).columns, thread.scratch,
+                    Array<Real<T>>{&features[row_of[a] * width]});
     }
 
     // Tasks small enough to share the work evenly, large enough to read the weights seldom.
@@ -424,8 +426,8 @@ class Engine : public EngineBase {
             for (long b = 0; b < blocks; b++) {
                 const long r0 = task.from + b * rows / blocks, r1 = task.from + (b + 1) * rows / blocks;
                 T* g = wants_gradient ? &gradients[(task.group * n + r0) * width] : nullptr;
-                thread.network.run((int)(r1 - r0), &features[r0 * width], width, &row_energies[m * n + r0], seed, g, width,
-                                   m != task.group);
+                thread.network.run((int)(r1 - r0), &features[r0 * width], width, &row_energies[m * n + r0], seed, g,
+                                   width, m != task.group);
             }
         }
     }
@@ -443,7 +445,8 @@ class Engine : public EngineBase {
                 memcpy(sum, g, sizeof(T) * columns.total);
                 for (int k = 1; k < groups; k++) {
                     const T* other = &gradients[(k * n + row_of[a]) * width];
-                    for (long c = 0; c < columns.total; c += LANES<T>) store<T>(sum + c, load<T>(sum + c) + load<T>(other + c));
+                    for (long c = 0; c < columns.total; c += LANES<T>)
+                        store<T>(sum + c, load<T>(sum + c) + load<T>(other + c));
                 }
                 g = sum;
             }

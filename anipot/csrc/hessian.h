@@ -4,8 +4,8 @@
 //
 //     d2E/dv dv = sum over hidden values z of (dE/df f''(z)) dz/dv dz/dv + sum over features of dE/dF d2F/dv dv,
 //
-// since all else in the network is linear. A direction is one component of one vector: it moves the terms of the features
-// that this neighbor takes part in and no others. Blocks are added up over v = r_neighbor - r_center.
+// since all else in the network is linear. A direction is one component of one vector: it moves the terms of the
+// features that this neighbor takes part in and no others. Blocks are added up over v = r_neighbor - r_center.
 #pragma once
 
 #include "network_operation.h"
@@ -29,8 +29,13 @@ class HessianOperation : AevOperation<T> {
     // gradient (N, F): dE/dfeatures of the mean over members; neighbor (P): slots.
     HessianOperation(const AevSpec& aev, const PairsSpec& pairs_, const HeadSpec& head_, const RowsSpec& rows_,
                      const T* gradient_, const int64_t* neighbor_)
-        : Base(aev, pairs_), head(head_), rows(rows_), chunks(rows_.num_features), gradient(gradient_),
-          neighbor(neighbor_), num_threads(larger(1, pairs_.threads)) {
+        : Base(aev, pairs_),
+          head(head_),
+          rows(rows_),
+          chunks(rows_.num_features),
+          gradient(gradient_),
+          neighbor(neighbor_),
+          num_threads(larger(1, pairs_.threads)) {
         workers = new Worker[num_threads];
         blocks_of = new Buffer<double>[WAVE * num_threads];
         position.resize(rows.num_rows + 1);
@@ -47,8 +52,9 @@ class HessianOperation : AevOperation<T> {
         memset((void*)hessian, 0, sizeof(double) * 9 * atoms * num_slots);
         for (long i0 = 0; i0 < atoms; i0 += wave) {
             const long count = smaller(wave, atoms - i0);
-            parallel_for(num_threads, count, [&](long k, int t) { block(i0 + k, workers[t], blocks_of[k]); },
-                         anipot::run_on_team);
+            parallel_for(
+                num_threads, count, [&](long k, int t) { block(i0 + k, workers[t], blocks_of[k]); },
+                anipot::run_on_team);
             for (long k = 0; k < count; k++) add(i0 + k, blocks_of[k].data, hessian, num_slots);  // in one order always
         }
     }
@@ -83,7 +89,8 @@ class HessianOperation : AevOperation<T> {
         Array<N> row, g[3];
         int* pair_of;
         for (int c = 0; c < 3; c++)
-            env[c] = Base::template environment<N>(w.memory[c], i, [c](long, int q) { return (T)(q == c); }, row, g, pair_of);
+            env[c] = Base::template environment<N>(
+                w.memory[c], i, [c](long, int q) { return (T)(q == c); }, row, g, pair_of);
         const long n = list_neighbors(env[0], w);
         const Environment<N> still = without_tangents(env[0], w);
         set_gradient(i, row);
@@ -116,7 +123,8 @@ class HessianOperation : AevOperation<T> {
     long list_neighbors(const Environment<N>& env, Worker& w) const {
         const int E = tables.spec.num_species;
         const long room = env.radial.start[E];
-        int *radial = w.radial.resize(room + 1), *angular = w.angular.resize(room + 1), *element = w.element.resize(room + 1);
+        int *radial = w.radial.resize(room + 1), *angular = w.angular.resize(room + 1),
+            *element = w.element.resize(room + 1);
         long n = 0;
         int a = 0;
         for (int e = 0; e < E; e++)
@@ -160,7 +168,8 @@ class HessianOperation : AevOperation<T> {
         for (int v = 0; v < tables.padded_radial; v += LANES<T>) {
             const N eta = {load<T>(&tables.EtaR[v]), Vec<T>{}}, shift = {load<T>(&tables.ShfR[v]), Vec<T>{}};
             const N offset = moving.radial.r.get_splat(j) - shift;
-            row.put(columns.radial[e] + v, nexp(offset * offset * eta * (T)-1) * moving.radial.f.get_splat(j) * (T)0.25);
+            row.put(columns.radial[e] + v,
+                    nexp(offset * offset * eta * (T)-1) * moving.radial.f.get_splat(j) * (T)0.25);
         }
         if (a >= 0) {
             w.scratch.reserve(tables, still.angular.start[E]);
@@ -175,7 +184,8 @@ class HessianOperation : AevOperation<T> {
     }
 
     // The derivative along one direction of g . dF/dv, of the angular terms, for all radial neighbors, into g[].b.
-    void second(const Environment<N>& moving, const Environment<N>& still, long k, Array<N> row, Worker& w, Array<N>* g) {
+    void second(const Environment<N>& moving, const Environment<N>& still, long k, Array<N> row, Worker& w,
+                Array<N>* g) {
         const int e = w.element[k], j = w.radial[k], a = w.angular[k], E = tables.spec.num_species;
         constexpr int L = LANES<T>;
         for (int c = 0; c < 3; c++) memset((void*)g[c].b, 0, sizeof(T) * still.radial.start[E]);

@@ -112,8 +112,8 @@ EXPORT int anipot_aev(int what, const AevSpec* aev, const PairsSpec* pairs, cons
     }
 }
 
-EXPORT int anipot_networks(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds, const void* tangent,
-                           double* energies, void* out, void* const* weights) {
+EXPORT int anipot_networks(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds,
+                           const void* tangent, double* energies, void* out, void* const* weights) {
     try {
         kernels()->network_operation(what, head, rows, seeds, tangent, energies, out, weights);
         return OK;
@@ -140,7 +140,8 @@ EXPORT int64_t anipot_vectors(const VectorsSpec* spec, const void* coordinates, 
         return -1 - NO_MEMORY;
     }
 }
-EXPORT int anipot_vectors_backward(const VectorsSpec* spec, const double* gradient, void* to_coordinates, void* to_cell) {
+EXPORT int anipot_vectors_backward(const VectorsSpec* spec, const double* gradient, void* to_coordinates,
+                                   void* to_cell) {
     try {
         kernels()->vectors_backward(spec, gradient, to_coordinates, to_cell);
         return OK;
@@ -149,8 +150,8 @@ EXPORT int anipot_vectors_backward(const VectorsSpec* spec, const double* gradie
     }
 }
 
-// The threads of the operations: GOMP_parallel of the OpenMP library that torch uses, so that its threads and ours do not
-// compete for the cores; null: the pool.
+// The threads of the operations: GOMP_parallel of the OpenMP library that torch uses, so that its threads and ours do
+// not compete for the cores; null: the pool.
 EXPORT void anipot_use_team(void* parallel) { anipot::use_team(parallel); }
 
 // Searches; returns the number of pairs, or minus an error, and a list to copy them from and to delete.

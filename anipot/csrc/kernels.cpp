@@ -9,7 +9,8 @@
 
 namespace ANIPOT_ISA {
 
-// Denormal numbers are taken as zero within a call, and only there: products of tails of Gaussians would crawl otherwise.
+// Denormal numbers are taken as zero within a call, and only there: products of tails of Gaussians would crawl
+// otherwise.
 class FlushDenormals {
    public:
     FlushDenormals() : before(read()) { write(before | FLUSH); }
@@ -59,8 +60,8 @@ static void apply(int what, const AevSpec* aev, const PairsSpec* pairs, const T*
         case BACKWARD_TANGENT: return operation.backward_tangent(tangent, gradient, out);
     }
 }
-static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, const void* gradient, const void* tangent,
-                          void* out) {
+static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, const void* gradient,
+                          const void* tangent, void* out) {
     FlushDenormals mode;
     if (pairs->wide) apply<double>(what, aev, pairs, (const double*)gradient, (const double*)tangent, (double*)out);
     else apply<float>(what, aev, pairs, (const float*)gradient, (const float*)tangent, (float*)out);
@@ -87,7 +88,8 @@ static void network_operation(int what, const HeadSpec* head, const RowsSpec* ro
 static void hessian(const AevSpec* aev, const PairsSpec* pairs, const HeadSpec* head, const RowsSpec* rows,
                     const void* gradient, const int64_t* neighbor, double* out, int64_t num_slots) {
     FlushDenormals mode;
-    if (rows->wide) HessianOperation<double>(*aev, *pairs, *head, *rows, (const double*)gradient, neighbor).run(out, num_slots);
+    if (rows->wide)
+        HessianOperation<double>(*aev, *pairs, *head, *rows, (const double*)gradient, neighbor).run(out, num_slots);
     else HessianOperation<float>(*aev, *pairs, *head, *rows, (const float*)gradient, neighbor).run(out, num_slots);
 }
 
@@ -145,8 +147,8 @@ static void delete_list(void* list) { delete (List*)list; }
 #define JOIN(a, b) JOIN_(a, b)
 extern const Kernels JOIN(kernels_, ANIPOT_ISA);
 const Kernels JOIN(kernels_, ANIPOT_ISA) = {
-    ANIPOT_ISA::new_engine,    ANIPOT_ISA::delete_engine, ANIPOT_ISA::searches, ANIPOT_ISA::evaluate,
-    ANIPOT_ISA::aev_operation, ANIPOT_ISA::network_operation, ANIPOT_ISA::hessian,
-    ANIPOT_ISA::vectors, ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list, ANIPOT_ISA::delete_list,
-    ANIPOT_ISA::find_pairs,    ANIPOT_ISA::copy_pairs,
+    ANIPOT_ISA::new_engine,       ANIPOT_ISA::delete_engine,     ANIPOT_ISA::searches,    ANIPOT_ISA::evaluate,
+    ANIPOT_ISA::aev_operation,    ANIPOT_ISA::network_operation, ANIPOT_ISA::hessian,     ANIPOT_ISA::vectors,
+    ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list,          ANIPOT_ISA::delete_list, ANIPOT_ISA::find_pairs,
+    ANIPOT_ISA::copy_pairs,
 };

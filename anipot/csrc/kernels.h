@@ -11,7 +11,8 @@ struct Kernels {
     void (*delete_engine)(void* engine);
     int64_t (*searches)(void* engine);
     int (*evaluate)(void* engine, const AevSpec*, const HeadSpec*, const SystemSpec*, const ResultSpec*);
-    void (*aev_operation)(int what, const AevSpec*, const PairsSpec*, const void* gradient, const void* tangent, void* out);
+    void (*aev_operation)(int what, const AevSpec*, const PairsSpec*, const void* gradient, const void* tangent,
+                          void* out);
     void (*network_operation)(int what, const HeadSpec*, const RowsSpec*, const double* seeds, const void* tangent,
                               double* energies, void* out, void* const* weights);
     void (*hessian)(const AevSpec*, const PairsSpec*, const HeadSpec*, const RowsSpec*, const void* gradient,

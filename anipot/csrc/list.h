@@ -1,8 +1,9 @@
 // Neighbors of every atom, for padded batches of molecules with any cell and any periodic axes.
 //
-// Atoms are wrapped into the cell and copied to all the images that the cutoff reaches ("extended atoms"), which makes a
-// tiny, skewed or partly periodic cell like any other. Extended atoms are sorted by element and bin, so that candidates
-// come out sorted by element. Searched with a skin, a list serves later steps; it proves at each step that it may.
+// Atoms are wrapped into the cell and copied to all the images that the cutoff reaches ("extended atoms"), which makes
+// a tiny, skewed or partly periodic cell like any other. Extended atoms are sorted by element and bin, so that
+// candidates come out sorted by element. Searched with a skin, a list serves later steps; it proves at each step that
+// it may.
 #pragma once
 
 #include "memory.h"
@@ -16,7 +17,7 @@ struct Lattice {
     double inverse[3][3];  // fractional = position . inverse
     double height[3];
     bool pbc[3];
-    double volume;         // of the cell as it was given
+    double volume;  // of the cell as it was given
 };
 
 // Bins of one molecule over the extended atoms.
@@ -36,15 +37,15 @@ class List {
 
     // ---- atoms
     long num_real = 0;
-    Buffer<int> slot, kind, molecule;   // of each real atom: b * A + a, element, b
-    Buffer<long> molecule_start;        // (B + 1) real atoms
-    Buffer<int> present;                // (E) whether an element occurs
-    Buffer<Lattice> lattice;            // (B) or one per molecule; only if periodic
+    Buffer<int> slot, kind, molecule;  // of each real atom: b * A + a, element, b
+    Buffer<long> molecule_start;       // (B + 1) real atoms
+    Buffer<int> present;               // (E) whether an element occurs
+    Buffer<Lattice> lattice;           // (B) or one per molecule; only if periodic
     bool periodic = false;
     int num_species = 0;
 
     // ---- extended atoms: the real atom they copy, and how many lattice vectors away
-    Buffer<int> source, shift, wrap;    // (m), (m, 3), (n, 3)
+    Buffer<int> source, shift, wrap;  // (m), (m, 3), (n, 3)
     long num_extended = 0;
 
     // ---- candidates of atom i: candidate[start[i] + elements[i * (E + 1) + e]] ..., for element e
@@ -52,7 +53,7 @@ class List {
     Buffer<int> candidate, elements;
 
     // ---- where atoms are now
-    Buffer<double> home, extended;      // (n, 4), (m, 4)
+    Buffer<double> home, extended;  // (n, 4), (m, 4)
 
     // Brings the list up to date. Returns OK or BAD_INPUT, where the caller finds out what was wrong.
     int update(const SystemSpec& system, int num_species, double cutoff, double skin, int threads);
@@ -61,14 +62,14 @@ class List {
     long num_molecules = -1, num_atoms = 0;
     double reach = 0;
     bool usable = false;
-    bool too_far = false;                       // an atom is more lattice vectors away than an int holds
-    Buffer<int> kinds, kinds_then;              // (B, A)
-    Buffer<double> position, position_then;     // (n, 3)
+    bool too_far = false;                    // an atom is more lattice vectors away than an int holds
+    Buffer<int> kinds, kinds_then;           // (B, A)
+    Buffer<double> position, position_then;  // (n, 3)
     Buffer<Lattice> lattice_then;
     Buffer<Grid> grid;
-    Buffer<long> extended_start, tables;        // (B + 1), (all beginnings)
-    Buffer<int> self;                           // extended atom that is the real atom itself
-    Buffer<double> sorted[3];                   // positions of extended atoms
+    Buffer<long> extended_start, tables;  // (B + 1), (all beginnings)
+    Buffer<int> self;                     // extended atom that is the real atom itself
+    Buffer<double> sorted[3];             // positions of extended atoms
 
     struct Worker {
         Buffer<int> found;

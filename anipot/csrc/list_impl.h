@@ -69,7 +69,9 @@ INLINE double lattice_vector(const Lattice& lattice, const int* n, int c) {
 }
 
 template <class X>
-INLINE double number(const void* p, long i) { return (double)((const X*)p)[i]; }
+INLINE double number(const void* p, long i) {
+    return (double)((const X*)p)[i];
+}
 
 inline int List::read_cells(const SystemSpec& system) {
     periodic = false;
@@ -83,7 +85,8 @@ inline int List::read_cells(const SystemSpec& system) {
             periodic |= l.pbc[a];
             for (int c = 0; c < 3; c++) {
                 const long at = b * system.cell_stride + 3 * a + c;
-                l.row[a][c] = system.wide_coordinates ? number<double>(system.cell, at) : number<float>(system.cell, at);
+                l.row[a][c] =
+                    system.wide_coordinates ? number<double>(system.cell, at) : number<float>(system.cell, at);
             }
         }
         double normal[3];
@@ -109,8 +112,8 @@ inline int List::read(const SystemSpec& system) {
         kinds[i] = (int)s;
         num_real += s >= 0;
     }
-    const bool same = usable && B == num_molecules && A == num_atoms &&
-                      !memcmp(kinds.data, kinds_then.data, sizeof(int) * B * A);
+    const bool same =
+        usable && B == num_molecules && A == num_atoms && !memcmp(kinds.data, kinds_then.data, sizeof(int) * B * A);
     if (!same) {
         usable = false;
         num_molecules = B;
@@ -139,8 +142,8 @@ inline int List::read(const SystemSpec& system) {
     for (long i = 0; i < num_real; i++)
         for (int c = 0; c < 3; c++) {
             const long at = 3L * slot[i] + c;
-            const double x =
-                system.wide_coordinates ? number<double>(system.coordinates, at) : number<float>(system.coordinates, at);
+            const double x = system.wide_coordinates ? number<double>(system.coordinates, at)
+                                                     : number<float>(system.coordinates, at);
             if (!__builtin_isfinite(x)) return BAD_INPUT;
             position[3 * i + c] = x;
         }
@@ -265,8 +268,7 @@ inline void List::place(Worker& w, long b) {
 }
 
 INLINE long bin_of(const Grid& g, const double* fractional, int* at) {
-    for (int a = 0; a < 3; a++)
-        at[a] = (int)fmax(0, fmin(g.bins[a] - 1, (fractional[a] - g.low[a]) * g.per_unit[a]));
+    for (int a = 0; a < 3; a++) at[a] = (int)fmax(0, fmin(g.bins[a] - 1, (fractional[a] - g.low[a]) * g.per_unit[a]));
     return ((long)at[2] * g.bins[1] + at[1]) * g.bins[0] + at[0];
 }
 
@@ -339,7 +341,8 @@ inline void List::search(int threads) {
     candidate.resize(start[num_real] + 16);
     parallel_ranges(threads, num_real, 8 * SEARCH_CHUNK, [&](long i0, long i1, int) {
         for (long i = i0; i < i1; i++)
-            memcpy(&candidate[start[i]], &workers[found_by[i]].found[found_at[i]], sizeof(int) * (start[i + 1] - start[i]));
+            memcpy(&candidate[start[i]], &workers[found_by[i]].found[found_at[i]],
+                   sizeof(int) * (start[i + 1] - start[i]));
     });
 }
 
@@ -391,7 +394,8 @@ inline void List::move(int threads) {
     parallel_ranges(threads, num_real, 2048, [&](long i0, long i1, int) {
         for (long i = i0; i < i1; i++)
             for (int c = 0; c < 3; c++)
-                home[4 * i + c] = position[3 * i + c] + (periodic ? lattice_vector(lattice[molecule[i]], &wrap[3 * i], c) : 0);
+                home[4 * i + c] =
+                    position[3 * i + c] + (periodic ? lattice_vector(lattice[molecule[i]], &wrap[3 * i], c) : 0);
     });
     parallel_ranges(threads, num_extended, 2048, [&](long k0, long k1, int) {
         for (long k = k0; k < k1; k++) {

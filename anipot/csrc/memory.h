@@ -21,9 +21,9 @@ struct Buffer {
     X& operator[](long i) { return data[i]; }
     const X& operator[](long i) const { return data[i]; }
 
-    // Room for n elements; what was there is lost. New memory is zero.
+    // Room for n elements, and never a null pointer; what was there is lost. New memory is zero.
     X* resize(long n) {
-        if (n > capacity) {
+        if (n > capacity || !data) {
             free(data);
             data = nullptr;
             capacity = 0;
@@ -34,7 +34,7 @@ struct Buffer {
     }
     // Room for n elements; the first `used` stay.
     X* grow(long n, long used) {
-        if (n > capacity) {
+        if (n > capacity || !data) {
             X* larger_one = allocate(2 * n);
             if (used) memcpy((void*)larger_one, data, used * sizeof(X));
             free(data);

@@ -1,10 +1,10 @@
 // Dense networks of one element and one member: energies of a few atoms at a time and their gradient.
 //
-// Up to MAX_ROWS rows (atoms) go forward and backward through all layers of a network while its weights sit in the second
-// cache; within a layer a few columns of the weights meet all rows before the next ones do. Weights are read where torch
-// keeps them, so that they cannot be stale: for the backward product G W they stand in the right order; the forward
-// product X W^T is taken as dot products where rows are few, and through a transposed copy of the few columns at hand
-// where they are many.
+// Up to MAX_ROWS rows (atoms) go forward and backward through all layers of a network while its weights sit in the
+// second cache; within a layer a few columns of the weights meet all rows before the next ones do. Weights are read
+// where torch keeps them, so that they cannot be stale: for the backward product G W they stand in the right order; the
+// forward product X W^T is taken as dot products where rows are few, and through a transposed copy of the few columns
+// at hand where they are many.
 #pragma once
 
 #include "memory.h"
@@ -33,8 +33,7 @@ __attribute__((noinline)) void product(const T* A, long lda, long depth, const T
                                        const T* D, long ldd) {
     constexpr int L = LANES<T>;
     Vec<T> sum[R][V];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) sum[r][v] = Vec<T>{};
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) sum[r][v] = Vec<T>{};
     const T* b[V];
     UNROLL for (int v = 0; v < V; v++) b[v] = B[v];
     for (long k = 0; k < depth; k++) {
@@ -48,13 +47,12 @@ __attribute__((noinline)) void product(const T* A, long lda, long depth, const T
             UNROLL for (int v = 0; v < V; v++) sum[r][v] += a * w[v];
         }
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) {
-            T* c = C + r * ldc + v * L;
-            if (THEN == STORE) store<T>(c, sum[r][v]);
-            if (THEN == MULTIPLY) store<T>(c, sum[r][v] * load<T>(D + r * ldd + v * L));
-            if (THEN == ADD) store<T>(c, load<T>(c) + sum[r][v]);
-        }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) {
+        T* c = C + r * ldc + v * L;
+        if (THEN == STORE) store<T>(c, sum[r][v]);
+        if (THEN == MULTIPLY) store<T>(c, sum[r][v] * load<T>(D + r * ldd + v * L));
+        if (THEN == ADD) store<T>(c, load<T>(c) + sum[r][v]);
+    }
 }
 
 template <class T>
@@ -75,7 +73,8 @@ void multiply_columns(int rows, int tile, const T* A, long lda, long depth, cons
                       const T* D, long ldd) {
     const int tiles = (rows + tile - 1) / tile, size = rows / tiles, larger_ones = rows % tiles;
     constexpr int R = V == 4 ? TILE_ROWS / 2 : TILE_ROWS;
-    const Product<T> plain = Choice<T, V, THEN, R>::of(size), larger_ = larger_ones ? Choice<T, V, THEN, R>::of(size + 1) : plain;
+    const Product<T> plain = Choice<T, V, THEN, R>::of(size),
+                     larger_ = larger_ones ? Choice<T, V, THEN, R>::of(size + 1) : plain;
     for (int t = 0; t < tiles; t++) {
         (t < larger_ones ? larger_ : plain)(A, lda, depth, B, ldb, C, ldc, D, ldd);
         const int n = size + (t < larger_ones);
@@ -115,11 +114,11 @@ constexpr int DOT_COLUMNS = LANES<T> < 4 ? LANES<T> : 4;
 // Dot products of R rows of X with a few rows of W. Their lanes are joined as far as that goes with so few: out[r] is a
 // vector with LANES / DOT_COLUMNS parts of each sum.
 template <class T, int R>
-INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments, const T* W, long ldw, T* out, long ldo) {
+INLINE void dots(const T* X, long ldx, const Segment* segments, int num_segments, const T* W, long ldw, T* out,
+                 long ldo) {
     constexpr int L = LANES<T>, C = DOT_COLUMNS<T>;
     Vec<T> sum[R][C];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) sum[r][c] = Vec<T>{};
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int c = 0; c < C; c++) sum[r][c] = Vec<T>{};
     for (int s = 0; s < num_segments; s++) {
         const T *x = X + segments[s].feature, *w = W + segments[s].weight;
         for (long k = 0; k < segments[s].length; k += L) {
@@ -150,7 +149,8 @@ __attribute__((noinline)) void dot_products(const T* X, long ldx, const Segment*
     }
 }
 template <class T, int R>
-void choose_dot_products(int rows, const T* X, long ldx, const Segment* s, int n, const T* W, long ldw, T* Y, long ldy) {
+void choose_dot_products(int rows, const T* X, long ldx, const Segment* s, int n, const T* W, long ldw, T* Y,
+                         long ldy) {
     if constexpr (R > 0) {
         if (rows == R) return dot_products<T, R>(X, ldx, s, n, W, ldw, Y, ldy);
         choose_dot_products<T, R - 1>(rows, X, ldx, s, n, W, ldw, Y, ldy);
@@ -204,9 +204,7 @@ INLINE void activate_numbers(int kind, T parameter, Vec<T> x, Vec<T>& y, Vec<T>&
             d = s + y * (one - s) * (x * x * (T)(3 * 0.044715) + one) * (T)(2 * 0.79788456080286535588);
             return;
         }
-        default:
-            y = x;
-            d = one;
+        default: y = x; d = one;
     }
 }
 // The same, and NaN where x is NaN: a fit that has diverged must not look like one that has not.
@@ -259,9 +257,9 @@ struct Layer {
     const Segment* segments;
     int num_segments;
     long ld;
-    long depth, width;       // n_in and n_out in whole vectors
+    long depth, width;  // n_in and n_out in whole vectors
     long n_out;
-    bool copied;             // the weight has whole vectors of columns in the order of the input
+    bool copied;  // the weight has whole vectors of columns in the order of the input
     int activation;
     T parameter;
 };
@@ -350,8 +348,9 @@ class Network {
                     at[v] = &panels[v * L * layer.depth];
                     transpose(layer, o + v * L, (T*)at[v]);
                 }
-                (vectors == 2 ? multiply_columns<T, 2, STORE> : multiply_columns<T, 1, STORE>)(
-                    rows, TILE_ROWS, X, ldx, layer.depth, at, L, Y + o, ldy, Y, 0);
+                (vectors == 2 ? multiply_columns<T, 2, STORE> : multiply_columns<T, 1, STORE>)(rows, TILE_ROWS, X, ldx,
+                                                                                               layer.depth, at, L,
+                                                                                               Y + o, ldy, Y, 0);
             }
             return;
         }
@@ -439,20 +438,19 @@ class Network {
     static INLINE void transpose_square(Vec<T>* v) {
         if constexpr (H < LANES<T>) {
             const Int<T> lane = lane_numbers<T>();
-            UNROLL for (int i = 0; i < LANES<T>; i++)
-                if (!(i & H)) {
-                    const Vec<T> a = v[i], b = v[i + H];
+            UNROLL for (int i = 0; i < LANES<T>; i++) if (!(i & H)) {
+                const Vec<T> a = v[i], b = v[i + H];
 #if defined(__clang__)
-                    UNROLL for (int l = 0; l < LANES<T>; l++) {
-                        v[i][l] = l & H ? b[l ^ H] : a[l];
-                        v[i + H][l] = l & H ? b[l] : a[l ^ H];
-                    }
-#else
-                    const Int<T> upper = (lane & H) != 0 ? splat_int<T>(-1) : splat_int<T>(0);
-                    v[i] = __builtin_shuffle(a, b, upper ? (lane ^ H) + LANES<T> : lane);
-                    v[i + H] = __builtin_shuffle(a, b, upper ? lane + LANES<T> : lane ^ H);
-#endif
+                UNROLL for (int l = 0; l < LANES<T>; l++) {
+                    v[i][l] = l & H ? b[l ^ H] : a[l];
+                    v[i + H][l] = l & H ? b[l] : a[l ^ H];
                 }
+#else
+                const Int<T> upper = (lane & H) != 0 ? splat_int<T>(-1) : splat_int<T>(0);
+                v[i] = __builtin_shuffle(a, b, upper ? (lane ^ H) + LANES<T> : lane);
+                v[i + H] = __builtin_shuffle(a, b, upper ? lane + LANES<T> : lane ^ H);
+#endif
+            }
             transpose_square<2 * H>(v);
         }
     }

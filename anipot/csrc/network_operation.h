@@ -1,9 +1,9 @@
-// Dense networks as a differentiable operation on given features: energies, their gradients with respect to features and
-// weights, and the gradients of the gradient with respect to features.
+// Dense networks as a differentiable operation on given features: energies, their gradients with respect to features
+// and weights, and the gradients of the gradient with respect to features.
 //
 // Notation, for a row x0 = features: z[l] = W[l] x[l] + b[l], x[l + 1] = f(z[l]), energy = w x[last] + b[last]. Kept
-// between the calls are the z of all hidden layers, each padded to 16, and an order of the rows in which neighbors have the same element and
-// the same columns of zeros: only the others are multiplied.
+// between the calls are the z of all hidden layers, each padded to 16, and an order of the rows in which neighbors have
+// the same element and the same columns of zeros: only the others are multiplied.
 #pragma once
 
 #include "network.h"
@@ -39,10 +39,10 @@ struct Chunks {
 
 // C (R, V vectors) += A^T B, where A (depth, R) and vector v of row k of B stands at B[v] + k * ldb, of C at C[v].
 template <class T, int R, int V>
-__attribute__((noinline)) void outer(const T* A, long lda, long depth, const T* const* B, long ldb, T* const* C, long ldc) {
+__attribute__((noinline)) void outer(const T* A, long lda, long depth, const T* const* B, long ldb, T* const* C,
+                                     long ldc) {
     Vec<T> sum[R][V];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) sum[r][v] = load<T>(C[v] + r * ldc);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) sum[r][v] = load<T>(C[v] + r * ldc);
     const T* b[V];
     UNROLL for (int v = 0; v < V; v++) b[v] = B[v];
     for (long k = 0; k < depth; k++, A += lda) {
@@ -56,8 +56,7 @@ __attribute__((noinline)) void outer(const T* A, long lda, long depth, const T* 
             UNROLL for (int v = 0; v < V; v++) sum[r][v] += a * w[v];
         }
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) store<T>(C[v] + r * ldc, sum[r][v]);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) store<T>(C[v] + r * ldc, sum[r][v]);
 }
 template <class T, int V, int R>
 void choose_outer(int rows, const T* A, long lda, long depth, const T* const* B, long ldb, T* const* C, long ldc) {
@@ -81,8 +80,8 @@ void add_outer(const T* A, long lda, long depth, long n, const T* B, long ldb, l
         for (long t = 0; t < tiles; t++) {
             const long o = t * n / tiles, rows = (t + 1) * n / tiles - o;
             T* out[2] = {to[0] + o * ldc, to[vectors - 1] + o * ldc};
-            (vectors == 2 ? choose_outer<T, 2, TILE_ROWS> : choose_outer<T, 1, TILE_ROWS>)((int)rows, A + o, lda, depth, b,
-                                                                                          ldb, out, ldc);
+            (vectors == 2 ? choose_outer<T, 2, TILE_ROWS> : choose_outer<T, 1, TILE_ROWS>)((int)rows, A + o, lda, depth,
+                                                                                           b, ldb, out, ldc);
         }
     }
 }
@@ -264,8 +263,8 @@ class Tile : public Network<T> {
         return next;
     }
 
-    // The same of the derivative of the energies along tangents of the features. Row r of the features is the tangent of
-    // row r, and row `rows + r` its value, which only the gradient of the weights needs.
+    // The same of the derivative of the energies along tangents of the features. Row r of the features is the tangent
+    // of row r, and row `rows + r` its value, which only the gradient of the weights needs.
     const T* second(int rows, const T* seed, double* tangents, bool of_weights) {
         const int top = num_layers - 1, h = top - 1;
         const T* input = features.data;
@@ -302,8 +301,8 @@ class Tile : public Network<T> {
                 add_weight(l, g, 2 * rows, &flow[2][at[l - 1]]);
                 add_bias(l, g + rows * layer.width, rows);
             }
-            multiply<T, STORE>(2 * rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth, next,
-                               layer.depth, nullptr, 0);
+            multiply<T, STORE>(2 * rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth,
+                               next, layer.depth, nullptr, 0);
             const long size = rows * layer.depth;
             const T *d = &slope[at[l - 1]], *dd = &curved[at[l - 1]];
             for (long i = 0; i < size; i += LANES<T>) {
@@ -405,8 +404,8 @@ class Tile : public Network<T> {
 
     void to_features(int rows, const T* g, T* out) {
         const Layer<T>& layer = layers[0];
-        multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, layer.columns, layer.depth, out, width,
-                           nullptr, 0);
+        multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, layer.columns, layer.depth, out,
+                           width, nullptr, 0);
     }
     void add_weight(int l, const T* g, int rows, const T* x) {
         const Layer<T>& layer = layers[l];
@@ -467,7 +466,11 @@ template <class T>
 class NetworkOperation {
    public:
     NetworkOperation(const HeadSpec& head_, const RowsSpec& spec)
-        : head(head_), rows(spec), chunks(spec.num_features), num_threads(larger(1, spec.threads)), num_ranges(smaller(num_threads, MAX_RANGES)) {
+        : head(head_),
+          rows(spec),
+          chunks(spec.num_features),
+          num_threads(larger(1, spec.threads)),
+          num_ranges(smaller(num_threads, MAX_RANGES)) {
         static thread_local Workers<T> workers;
         workers.reserve(num_threads, num_ranges, head.num_species);
         tiles_of = workers.tiles;
@@ -579,9 +582,7 @@ class NetworkOperation {
 
     int64_t& order(long r) const { return rows.order[r]; }
     uint64_t mask(long r) const { return (uint64_t)rows.order[rows.num_rows + r]; }
-    T* state(int m, long r) const {
-        return (T*)rows.state + (m * rows.num_rows + r) * rows.state_width;
-    }
+    T* state(int m, long r) const { return (T*)rows.state + (m * rows.num_rows + r) * rows.state_width; }
     const T* feature_row(long r) const { return (const T*)rows.features + order(r) * rows.num_features; }
     int network_of(int64_t species) const {
         return species >= 0 && species < head.num_species && head.first_layer[species + 1] > head.first_layer[species]
@@ -608,15 +609,18 @@ class NetworkOperation {
         for (long i = 0; i < N; i++) keys[start[place(i)]++].row = i;
         for (int e = E + 1; e > 0; e--) start[e] = start[e - 1];
         start[0] = 0;
-        parallel_ranges(num_threads, start[E], 64, [&](long r0, long r1, int) {
-            for (long r = r0; r < r1; r++) {
-                const int64_t i = keys[r].row;
-                keys[r].mask = chunks.mask(matrix + i * rows.num_features);
-            }
-        }, anipot::run_on_team);
-        parallel_for(num_threads, E, [&](long e, int) {
-            qsort(&keys[start[e]], start[e + 1] - start[e], sizeof(Key), compare);
-        }, anipot::run_on_team);
+        parallel_ranges(
+            num_threads, start[E], 64,
+            [&](long r0, long r1, int) {
+                for (long r = r0; r < r1; r++) {
+                    const int64_t i = keys[r].row;
+                    keys[r].mask = chunks.mask(matrix + i * rows.num_features);
+                }
+            },
+            anipot::run_on_team);
+        parallel_for(
+            num_threads, E, [&](long e, int) { qsort(&keys[start[e]], start[e + 1] - start[e], sizeof(Key), compare); },
+            anipot::run_on_team);
         for (long r = 0; r < N; r++) {
             rows.order[r] = keys[r].row;
             rows.order[N + r] = r < start[E] ? (int64_t)keys[r].mask : 0;
@@ -632,7 +636,8 @@ class NetworkOperation {
     void plan(int most) {
         long n = 0;
         while (n < rows.num_rows && network_of(rows.species[order(n)]) >= 0) n++;
-        const long share = n / (4 * num_threads) + 1, size = num_threads == 1 ? most : smaller<long>(most, larger<long>(share, TILE_ROWS));
+        const long share = n / (4 * num_threads) + 1,
+                   size = num_threads == 1 ? most : smaller<long>(most, larger<long>(share, TILE_ROWS));
         num_parts = 0;
         for (long r = 0; r < n;) {
             const int e = (int)rows.species[order(r)];
@@ -651,14 +656,18 @@ class NetworkOperation {
     // them, so that the result is the same every time.
     template <class F>
     void each_range(F body) {
-        parallel_for(num_threads, num_ranges, [&](long range, int t) {
-            for (long p = range * num_parts / num_ranges; p < (range + 1) * num_parts / num_ranges; p++)
-                body(parts[p], tiles_of[t], (int)range);
-        }, anipot::run_on_team);
+        parallel_for(
+            num_threads, num_ranges,
+            [&](long range, int t) {
+                for (long p = range * num_parts / num_ranges; p < (range + 1) * num_parts / num_ranges; p++)
+                    body(parts[p], tiles_of[t], (int)range);
+            },
+            anipot::run_on_team);
     }
     template <class F>
     void each_tile(F body) {
-        parallel_for(num_threads, num_parts, [&](long p, int t) { body(parts[p], tiles_of[t], t); }, anipot::run_on_team);
+        parallel_for(
+            num_threads, num_parts, [&](long p, int t) { body(parts[p], tiles_of[t], t); }, anipot::run_on_team);
     }
     void prepare(Tile<T>& tile, int m, const Part& part, uint64_t mask) {
         const int* first = head.first_layer + m * head.num_species + part.element;
@@ -676,7 +685,8 @@ class NetworkOperation {
     }
     void clear_ghosts(T* out) const {
         for (long i = 0; i < rows.num_rows; i++)
-            if (network_of(rows.species[i]) < 0) memset((void*)(out + i * rows.num_features), 0, sizeof(T) * rows.num_features);
+            if (network_of(rows.species[i]) < 0)
+                memset((void*)(out + i * rows.num_features), 0, sizeof(T) * rows.num_features);
     }
 
     void begin_sums() { memset((void*)touched.data, 0, sizeof(int) * num_ranges * head.num_species); }
@@ -689,23 +699,27 @@ class NetworkOperation {
     // Sums of all ranges to where they are wanted; zero for networks without rows.
     void end_sums(int m, void* const* out) {
         const int E = head.num_species, *first = head.first_layer + m * E;
-        parallel_for(num_threads, first[E] - first[0], [&](long l_, int) {
-            const int l = (int)l_ + first[0];
-            int e = 0;
-            while (first[e + 1] <= l) e++;
-            const LayerSpec& spec = head.layers[l];
-            T *weight = (T*)out[2 * l], *bias = (T*)out[2 * l + 1];
-            memset((void*)weight, 0, sizeof(T) * in_sixteens((long)spec.n_out * spec.n_in));
-            if (bias) memset((void*)bias, 0, sizeof(T) * in_sixteens(spec.n_out));
-            for (int r = 0; r < num_ranges; r++) {
-                if (!touched[r * E + e]) continue;
-                const WeightSums<T>& sum = sums[r * E + e];
-                const int k = l - first[e];
-                for (long o = 0; o < spec.n_out; o++)
-                    for (long i = 0; i < spec.n_in; i++) weight[o * spec.n_in + i] += sum.weight[k][o * sum.ld[k] + i];
-                for (long o = 0; o < spec.n_out && bias; o++) bias[o] += sum.bias[k][o];
-            }
-        }, anipot::run_on_team);
+        parallel_for(
+            num_threads, first[E] - first[0],
+            [&](long l_, int) {
+                const int l = (int)l_ + first[0];
+                int e = 0;
+                while (first[e + 1] <= l) e++;
+                const LayerSpec& spec = head.layers[l];
+                T *weight = (T*)out[2 * l], *bias = (T*)out[2 * l + 1];
+                memset((void*)weight, 0, sizeof(T) * in_sixteens((long)spec.n_out * spec.n_in));
+                if (bias) memset((void*)bias, 0, sizeof(T) * in_sixteens(spec.n_out));
+                for (int r = 0; r < num_ranges; r++) {
+                    if (!touched[r * E + e]) continue;
+                    const WeightSums<T>& sum = sums[r * E + e];
+                    const int k = l - first[e];
+                    for (long o = 0; o < spec.n_out; o++)
+                        for (long i = 0; i < spec.n_in; i++)
+                            weight[o * spec.n_in + i] += sum.weight[k][o * sum.ld[k] + i];
+                    for (long o = 0; o < spec.n_out && bias; o++) bias[o] += sum.bias[k][o];
+                }
+            },
+            anipot::run_on_team);
     }
 };
 

@@ -22,25 +22,35 @@ struct Dual {
     static INLINE Dual of(T s) { return {splat<T>(s), Vec<T>{}}; }
 };
 
-#define REAL template <class T> INLINE Real<T>
+#define REAL           \
+    template <class T> \
+    INLINE Real<T>
 REAL operator+(Real<T> x, Real<T> y) { return {x.a + y.a}; }
 REAL operator-(Real<T> x, Real<T> y) { return {x.a - y.a}; }
 REAL operator*(Real<T> x, Real<T> y) { return {x.a * y.a}; }
 REAL operator/(Real<T> x, Real<T> y) { return {x.a / y.a}; }
 template <class T>
-INLINE Real<T> operator*(Real<T> x, typename Real<T>::T s) { return {x.a * s}; }
+INLINE Real<T> operator*(Real<T> x, typename Real<T>::T s) {
+    return {x.a * s};
+}
 template <class T>
-INLINE Real<T> operator+(Real<T> x, typename Real<T>::T s) { return {x.a + s}; }
+INLINE Real<T> operator+(Real<T> x, typename Real<T>::T s) {
+    return {x.a + s};
+}
 REAL nexp(Real<T> x) { return {vexp(x.a)}; }
 REAL nsqrt(Real<T> x) { return {vsqrt(x.a)}; }
 template <class T>
-INLINE void nsincos(Real<T> x, Real<T>& s, Real<T>& c) { vsincos<T>(x.a, s.a, c.a); }
+INLINE void nsincos(Real<T> x, Real<T>& s, Real<T>& c) {
+    vsincos<T>(x.a, s.a, c.a);
+}
 REAL nfirst(long count, Real<T> x, Real<T> y) { return {choose_first<T>(count, x.a, y.a)}; }
 // Zero where x < limit: the derivative there is zero too.
 REAL at_least(Real<T> x, typename Real<T>::T limit) { return {vmax<T>(x.a, splat<T>(limit))}; }
 #undef REAL
 
-#define DUAL template <class T> INLINE Dual<T>
+#define DUAL           \
+    template <class T> \
+    INLINE Dual<T>
 DUAL operator+(Dual<T> x, Dual<T> y) { return {x.a + y.a, x.b + y.b}; }
 DUAL operator-(Dual<T> x, Dual<T> y) { return {x.a - y.a, x.b - y.b}; }
 DUAL operator*(Dual<T> x, Dual<T> y) { return {x.a * y.a, x.a * y.b + x.b * y.a}; }
@@ -49,9 +59,13 @@ DUAL operator/(Dual<T> x, Dual<T> y) {
     return {q, (x.b - q * y.b) / y.a};
 }
 template <class T>
-INLINE Dual<T> operator*(Dual<T> x, typename Dual<T>::T s) { return {x.a * s, x.b * s}; }
+INLINE Dual<T> operator*(Dual<T> x, typename Dual<T>::T s) {
+    return {x.a * s, x.b * s};
+}
 template <class T>
-INLINE Dual<T> operator+(Dual<T> x, typename Dual<T>::T s) { return {x.a + s, x.b}; }
+INLINE Dual<T> operator+(Dual<T> x, typename Dual<T>::T s) {
+    return {x.a + s, x.b};
+}
 DUAL nexp(Dual<T> x) {
     Vec<T> e = vexp(x.a);
     return {e, e * x.b};

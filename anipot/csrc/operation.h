@@ -39,7 +39,9 @@ class AevOperation {
     // features (N, F)
     void forward(T* features) { forward<Real<T>>(nullptr, features, nullptr); }
     // Derivative of the features along `tangent` (P, 3).
-    void forward_tangent(const T* tangent, T* features_tangent) { forward<Dual<T>>(tangent, nullptr, features_tangent); }
+    void forward_tangent(const T* tangent, T* features_tangent) {
+        forward<Dual<T>>(tangent, nullptr, features_tangent);
+    }
     // dE/dvectors (P, 3) from dE/dfeatures (N, F).
     void backward(const T* gradient, T* out) { backward<Real<T>>(nullptr, gradient, out, nullptr); }
     // The derivative of the same along `tangent`, with the gradient held fixed.
@@ -135,9 +137,12 @@ class AevOperation {
 
     template <class F>
     void each_atom(F body) {
-        parallel_ranges(count, pairs.num_atoms, 8, [&](long i0, long i1, int t) {
-            for (long i = i0; i < i1; i++) body(i, threads[t]);
-        }, anipot::run_on_team);
+        parallel_ranges(
+            count, pairs.num_atoms, 8,
+            [&](long i0, long i1, int t) {
+                for (long i = i0; i < i1; i++) body(i, threads[t]);
+            },
+            anipot::run_on_team);
     }
 
     template <class N>

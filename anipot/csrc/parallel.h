@@ -24,9 +24,9 @@ void parallel_for(int threads, long tasks, F body, Runner run = anipot::run_para
 // The same over ranges of `chunk` items.
 template <class F>
 void parallel_ranges(int threads, long items, long chunk, F body, Runner run = anipot::run_parallel) {
-    parallel_for(threads, (items + chunk - 1) / chunk,
-                 [&](long task, int worker) { body(task * chunk, smaller(items, (task + 1) * chunk), worker); },
-                 run);
+    parallel_for(
+        threads, (items + chunk - 1) / chunk,
+        [&](long task, int worker) { body(task * chunk, smaller(items, (task + 1) * chunk), worker); }, run);
 }
 
 }  // namespace ANIPOT_ISA

@@ -1,8 +1,8 @@
 // Threads that wait for work.
 //
-// Tasks are taken from a counter by whoever is free, the caller included, so a thread that another process keeps off its
-// core delays nothing but the task it holds. Who waits spins for a moment and then sleeps: sleeping gives the core to a
-// thread of ours that has none, while long spinning would stall for whole time slices of the scheduler.
+// Tasks are taken from a counter by whoever is free, the caller included, so a thread that another process keeps off
+// its core delays nothing but the task it holds. Who waits spins for a moment and then sleeps: sleeping gives the core
+// to a thread of ours that has none, while long spinning would stall for whole time slices of the scheduler.
 #include "pool.h"
 
 #include <pthread.h>

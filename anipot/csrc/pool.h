@@ -3,8 +3,8 @@
 
 namespace anipot {
 
-// Calls work(context, task, worker) for task 0 ... tasks - 1 on at most `threads` threads, this one among them; worker is
-// 0 ... threads - 1. Returns false if memory ran out in a task.
+// Calls work(context, task, worker) for task 0 ... tasks - 1 on at most `threads` threads, this one among them; worker
+// is 0 ... threads - 1. Returns false if memory ran out in a task.
 bool run_parallel(int threads, long tasks, void (*work)(void*, long, int), void* context);
 
 // The same on the threads of OpenMP, between whose calls torch's stay awake; see anipot_use_team.

@@ -1,8 +1,8 @@
 // Vectors of one instruction set, and the elementary functions on them, in GCC's portable vector extensions.
 //
 // The kernels live in a namespace named after the instruction set that they are compiled for (ANIPOT_ISA), so that
-// nothing compiled for AVX-512 can be linked into the baseline. For the same reason no templates of the standard library
-// appear in them.
+// nothing compiled for AVX-512 can be linked into the baseline. For the same reason no templates of the standard
+// library appear in them.
 #pragma once
 
 #include <cmath>
@@ -46,16 +46,26 @@ template <class T>
 constexpr int LANES = ANIPOT_BYTES / (int)sizeof(T);
 
 template <class N>
-constexpr N smaller(N a, N b) { return a < b ? a : b; }
+constexpr N smaller(N a, N b) {
+    return a < b ? a : b;
+}
 template <class N>
-constexpr N larger(N a, N b) { return a > b ? a : b; }
+constexpr N larger(N a, N b) {
+    return a > b ? a : b;
+}
 template <class T>
-constexpr long padded(long n) { return (n + LANES<T> - 1) / LANES<T> * LANES<T>; }
+constexpr long padded(long n) {
+    return (n + LANES<T> - 1) / LANES<T> * LANES<T>;
+}
 
 template <class T>
-INLINE Vec<T> load(const T* p) { return *(const typename Simd<T>::U*)p; }
+INLINE Vec<T> load(const T* p) {
+    return *(const typename Simd<T>::U*)p;
+}
 template <class T>
-INLINE void store(T* p, Vec<T> v) { *(typename Simd<T>::U*)p = v; }
+INLINE void store(T* p, Vec<T> v) {
+    *(typename Simd<T>::U*)p = v;
+}
 template <class T>
 INLINE Vec<T> splat(T s) {
     return s - Vec<T>{};
@@ -77,9 +87,13 @@ INLINE Vec<T> choose_first(long count, Vec<T> a, Vec<T> b) {
 }
 // Of these two the second operand is the result where one is NaN.
 template <class T>
-INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
+INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
 template <class T>
-INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
+INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) {
+    return a < b ? a : b;
+}
 template <class T>
 INLINE T sum_lanes(Vec<T> v) {
     T s = 0;
@@ -128,7 +142,9 @@ struct Join {
     }
 };
 template <class T>
-INLINE Vec<T> sums_of_each(const Vec<T>* v) { return Join<T, LANES<T> / 2, 1>::run(v); }
+INLINE Vec<T> sums_of_each(const Vec<T>* v) {
+    return Join<T, LANES<T> / 2, 1>::run(v);
+}
 
 // ---- elementary functions -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-// Plain data that crosses the C interface: what the Python side (kernels/library.py) fills in, field by field in this order.
+// Plain data that crosses the C interface: what the Python side (kernels/library.py) fills in, field by field in this
+// order.
 #pragma once
 
 #include <cstdint>
@@ -34,26 +35,27 @@ struct HeadSpec {
 // A padded batch (B, A). Strides count elements from one molecule to the next, 0 where one value serves all.
 struct SystemSpec {
     int64_t num_molecules, num_atoms;
-    const int64_t* species;    // (B, A); ghosts are negative
-    const int64_t* index_of;   // element index of species 0 ... num_index - 1, negative if unknown; null: species are indices
+    const int64_t* species;  // (B, A); ghosts are negative
+    const int64_t*
+        index_of;  // element index of species 0 ... num_index - 1, negative if unknown; null: species are indices
     int64_t num_index;
-    const void* coordinates;   // (B, A, 3)
-    const void* cell;          // (3, 3) for each molecule, or null
-    const uint8_t* pbc;        // (3) for each molecule, or null
+    const void* coordinates;  // (B, A, 3)
+    const void* cell;         // (3, 3) for each molecule, or null
+    const uint8_t* pbc;       // (3) for each molecule, or null
     int64_t cell_stride, pbc_stride;
     int32_t wide_coordinates;  // float64, else float32; the cell alike
 };
 
 // Where results go; null where they are not asked for. All of coordinates' type but energies, which are float64.
 struct ResultSpec {
-    double* energies;          // (B), or (M, B) with members
-    double* atomic_energies;   // (B, A), or (M, B, A) with members
-    void* forces;              // (B, A, 3), or (M, B, A, 3)
-    void* stress;              // (B, 3, 3), or (M, B, 3, 3): dE/dstrain / volume
-    int32_t members;           // every member by itself, not the mean
+    double* energies;         // (B), or (M, B) with members
+    double* atomic_energies;  // (B, A), or (M, B, A) with members
+    void* forces;             // (B, A, 3), or (M, B, A, 3)
+    void* stress;             // (B, 3, 3), or (M, B, 3, 3): dE/dstrain / volume
+    int32_t members;          // every member by itself, not the mean
     int32_t threads;
-    double skin;               // Angstrom; of the list, which is kept if this is above 0
-    int32_t* present;          // (E) whether an element occurs
+    double skin;       // Angstrom; of the list, which is kept if this is above 0
+    int32_t* present;  // (E) whether an element occurs
 };
 
 // Neighborhoods given from outside: P pairs with ascending centers 0 ... num_atoms - 1.
@@ -74,7 +76,7 @@ struct RowsSpec {
     void* state;             // (M, N, W), hidden values before the activation, in that order
     int64_t state_width;
     int32_t wide, threads;
-    int32_t sparse;          // gradients are wanted only for columns that are not zero
+    int32_t sparse;  // gradients are wanted only for columns that are not zero
 };
 
 // Pairs of a padded batch (B, A) with ascending centers, whose vectors are wanted.
