@@ -470,7 +470,7 @@ class NetworkOperation {
           rows(spec),
           chunks(spec.num_features),
           num_threads(larger(1, spec.threads)),
-          num_ranges(smaller(num_threads, MAX_RANGES)) {
+          num_ranges(num_threads == 1 ? 1 : smaller(4 * num_threads, MAX_RANGES)) {
         static thread_local Workers<T> workers;
         workers.reserve(num_threads, num_ranges, head.num_species);
         tiles_of = workers.tiles;
@@ -572,7 +572,7 @@ class NetworkOperation {
     const HeadSpec& head;
     const RowsSpec& rows;
     Chunks chunks;
-    static constexpr int MAX_RANGES = 16;
+    static constexpr int MAX_RANGES = 32;
     int num_threads, num_ranges;
     Tile<T>* tiles_of;
     WeightSums<T>* sums;
