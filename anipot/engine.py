@@ -231,7 +231,6 @@ class _Plan:
         self._head = HeadSpec(
             self.num_members,
             self.num_species,
-            self.dtype is torch.float64,
             first,
             specs,
             self.shifter.self_energies.data_ptr(),

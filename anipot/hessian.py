@@ -10,12 +10,10 @@ from torch import Tensor
 from anipot.engine import engine_of
 from anipot.head import Ensemble
 from anipot.head.dense import native_networks
-from anipot.kernels import aev as aevs
 from anipot.kernels import hessian as kernels
 from anipot.neighbors import Pairs, check_distances, displacements
 from anipot.potential import Potential
 from anipot.representation import AEVComputer
-from anipot.representation.cutoffs import NATIVE_CUTOFFS
 from anipot.structures import System
 
 #: Bytes that the directions which autograd computes together may take.
@@ -33,10 +31,10 @@ def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor
     aev, head = potential.representation, potential.head
     if engine_of(potential).covers() or not isinstance(aev, AEVComputer):
         return None
-    kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
     with torch.no_grad():
         vectors = displacements(pairs, system.coordinates, system.cell, system.pbc).to(potential.dtype)
-        if kind is None or not aevs.covers(vectors) or not system.species.numel():
+        native = aev.native_constants(vectors)
+        if native is None or not system.species.numel():
             return None
         check_distances(pairs, vectors, system.species.shape[1])
         members: list[Any] = list(head) if isinstance(head, Ensemble) else [head]
@@ -45,8 +43,7 @@ def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor
         networks = native_networks(members, flat, vectors.new_empty(len(flat), aev.num_features), sparse=False)
         if networks is None:
             return None
-        constants, sizes = aevs.constants_and_sizes(aev, kind)
-        hessian = kernels.hessian(pairs.center, pairs.neighbor, vectors, system.species, constants, sizes, networks)
+        hessian = kernels.hessian(pairs.center, pairs.neighbor, vectors, system.species, *native, networks)
     return ((hessian + hessian.mT) / 2).to(system.coordinates.dtype)
 
 

@@ -18,10 +18,7 @@ class HessianOperation : AevOperation<T> {
     typedef AevOperation<T> Base;
     typedef Dual<T> N;
     using Base::begin;
-    using Base::blocks;
     using Base::columns;
-    using Base::length;
-    using Base::num_blocks;
     using Base::pairs;
     using Base::tables;
 
@@ -93,7 +90,7 @@ class HessianOperation : AevOperation<T> {
                 w.memory[c], i, [c](long, int q) { return (T)(q == c); }, row, g, pair_of);
         const long n = list_neighbors(env[0], w);
         const Environment<N> still = without_tangents(env[0], w);
-        set_gradient(i, row);
+        Base::read_row(gradient + i * Base::length, row);
         T* U = w.features.resize(3 * n * rows.num_features + 1);
         for (int c = 0; c < 3; c++) {  // a radial term moves with its own neighbor only
             radial_backward(tables, env[c], columns, row, g[0], g[1], g[2]);
@@ -145,13 +142,6 @@ class HessianOperation : AevOperation<T> {
             shell->r.b = shell->f.b = shell->df.b = shell->ux.b = shell->uy.b = shell->uz.b = zeros;
         return env;
     }
-    void set_gradient(long i, Array<N> row) const {
-        memset((void*)row.b, 0, sizeof(T) * columns.total);
-        for (int q = 0; q < num_blocks; q++) {
-            const Segment& s = blocks[q];
-            memcpy(row.a + s.feature, gradient + i * length + s.weight, sizeof(T) * s.length);
-        }
-    }
 
     // Triples of angular neighbor a of element e with those of another element.
     Range triples_with(const Environment<N>& env, int a, int e, int other) const {
@@ -179,8 +169,7 @@ class HessianOperation : AevOperation<T> {
                     angular_forward(tables, moving.angular, still.angular, range, w.scratch, row + column(e, other));
             }
         }
-        for (int q = 0; q < num_blocks; q++)
-            memcpy(out + blocks[q].weight, row.b + blocks[q].feature, sizeof(T) * blocks[q].length);
+        Base::write_row(row.b, out);
     }
 
     // The derivative along one direction of g . dF/dv, of the angular terms, for all radial neighbors, into g[].b.

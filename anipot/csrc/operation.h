@@ -131,6 +131,18 @@ class AevOperation {
         return env;
     }
 
+    // Between features as they are given and a row in whole vectors.
+    void write_row(const T* row, T* features) const {
+        for (int q = 0; q < num_blocks; q++)
+            memcpy(features + blocks[q].weight, row + blocks[q].feature, sizeof(T) * blocks[q].length);
+    }
+    template <class N>
+    void read_row(const T* features, Array<N> row) const {
+        for (int q = 0; q < num_blocks; q++)
+            memcpy(row.a + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
+        if constexpr (N::dual) memset((void*)row.b, 0, sizeof(T) * columns.total);
+    }
+
     static auto along(const T* tangent) {
         return [tangent](long p, int c) { return tangent[3 * p + c]; };
     }
@@ -156,12 +168,8 @@ class AevOperation {
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
             aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
-            for (int q = 0; q < num_blocks; q++) {
-                const Segment& s = blocks[q];
-                if (features) memcpy(features + i * length + s.weight, row.a + s.feature, sizeof(T) * s.length);
-                if constexpr (N::dual)
-                    memcpy(features_tangent + i * length + s.weight, row.b + s.feature, sizeof(T) * s.length);
-            }
+            if (features) write_row(row.a, features + i * length);
+            if constexpr (N::dual) write_row(row.b, features_tangent + i * length);
         });
     }
 
@@ -175,11 +183,7 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
-            for (int q = 0; q < num_blocks; q++) {
-                const Segment& s = blocks[q];
-                memcpy(row.a + s.feature, gradient + i * length + s.weight, sizeof(T) * s.length);
-                if constexpr (N::dual) memset((void*)(row.b + s.feature), 0, sizeof(T) * s.length);
-            }
+            read_row(gradient + i * length, row);
             aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
             for (int e = 0; e < tables.spec.num_species; e++)
                 for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)

@@ -25,7 +25,7 @@ struct LayerSpec {
 
 // The networks of an ensemble: layers of member m and element e from first_layer[m * E + e] to the next entry.
 struct HeadSpec {
-    int32_t members, num_species, wide;  // wide: weights are float64, else float32
+    int32_t members, num_species;
     const int32_t* first_layer;
     const LayerSpec* layers;
     const double* self_energies;  // (E [+ 1])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import AevSpec, PairsSpec, library, plain_autograd
+from anipot.kernels.operations import define
 from anipot.kernels.specs import AEV_CONSTANTS, address
 
 _FORWARD, _BACKWARD, _TANGENT, _BACKWARD_TANGENT = range(4)
@@ -103,19 +104,16 @@ def _aev_backward_tangent(tangent: Tensor, gradient: Tensor, *pairs: Any) -> Ten
     return _call(_BACKWARD_TANGENT, pairs, gradient, tangent)
 
 
-_library = torch.library.Library("anipot", "FRAGMENT")
 _ops = torch.ops.anipot
 
 
-def _define(name: str, arguments: str, kernel: Any, like_features: bool) -> None:
-    _library.define(f"{name}({arguments}{_PAIRS}) -> Tensor")
-    _library.impl(name, kernel, "CPU")
+def _like_features(*args: Any) -> Tensor:
+    vectors, _, sizes, num_atoms = args[-4:]
+    return vectors.new_empty((num_atoms, num_features(sizes)))
 
-    def fake(*args: Any) -> Tensor:
-        vectors, _, sizes, num_atoms = args[-4:]
-        return vectors.new_empty((num_atoms, num_features(sizes)) if like_features else vectors.shape)
 
-    torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
+def _like_vectors(*args: Any) -> Tensor:
+    return args[-4].new_empty(args[-4].shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -154,8 +152,8 @@ def _no_third_derivatives(ctx: Any, w: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _batched(name: str, num_leading: int) -> None:
-    """vmap: copies of the atoms side by side."""
+def _side_by_side(name: str, num_leading: int) -> Any:
+    """vmap: copies of the atoms side by side, behind ``num_leading`` other tensors."""
 
     def rule(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         size = info.batch_size
@@ -175,25 +173,19 @@ def _batched(name: str, num_leading: int) -> None:
         out = getattr(_ops, name)(*flat, constants, sizes, size * num_atoms)
         return out.view(size, -1, out.shape[-1]), 0
 
-    if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-        torch.library.register_vmap(f"anipot::{name}", rule, lib=_library)
+    return rule
 
 
-for _name, _arguments, _kernel, _like_features, _gradient in (
-    ("aev", "", _aev, True, _aev_gradient),
-    ("aev_backward", "Tensor gradient, ", _aev_backward, False, _aev_backward_gradient),
-    ("aev_tangent", "Tensor tangent, ", _aev_tangent, True, _aev_tangent_gradient),
-    (
-        "aev_backward_tangent",
-        "Tensor tangent, Tensor gradient, ",
-        _aev_backward_tangent,
-        False,
-        _no_third_derivatives,
-    ),
-):
-    _define(_name, _arguments, _kernel, _like_features)
-    torch.library.register_autograd(f"anipot::{_name}", _gradient, setup_context=_keep, lib=_library)
-    _batched(_name, _arguments.count("Tensor"))
+# fmt: off
+define(f"aev({_PAIRS}) -> Tensor",
+       _aev, _like_features, _aev_gradient, _keep, _side_by_side("aev", 0))
+define(f"aev_backward(Tensor gradient, {_PAIRS}) -> Tensor",
+       _aev_backward, _like_vectors, _aev_backward_gradient, _keep, _side_by_side("aev_backward", 1))
+define(f"aev_tangent(Tensor tangent, {_PAIRS}) -> Tensor",
+       _aev_tangent, _like_features, _aev_tangent_gradient, _keep, _side_by_side("aev_tangent", 1))
+define(f"aev_backward_tangent(Tensor tangent, Tensor gradient, {_PAIRS}) -> Tensor",
+       _aev_backward_tangent, _like_vectors, _no_third_derivatives, _keep, _side_by_side("aev_backward_tangent", 2))
+# fmt: on
 
 
 def aev(

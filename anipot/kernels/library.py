@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 5
+INTERFACE = 6
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -50,7 +50,6 @@ class HeadSpec(ctypes.Structure):
     _fields_ = [
         ("members", c_int32),
         ("num_species", c_int32),
-        ("wide", c_int32),
         ("first_layer", POINTER(c_int32)),
         ("layers", POINTER(LayerSpec)),
         ("self_energies", c_void_p),

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import HeadSpec, LayerSpec, RowsSpec, library
+from anipot.kernels.operations import define
 from anipot.kernels.specs import address
 
 _FORWARD, _BACKWARD, _WEIGHTS, _SECOND = range(4)
@@ -105,7 +106,7 @@ class Call:
             layer.weight, layer.bias = addresses[2 * i], addresses[2 * i + 1]
             layer.n_in, layer.n_out, layer.activation, layer.parameter = n_in, n_out, activation, parameters[i]
         self._first = (ctypes.c_int32 * len(layout.first_layer))(*layout.first_layer)
-        return HeadSpec(layout.members, layout.num_species, False, self._first, self._layers, None, 0)
+        return HeadSpec(layout.members, layout.num_species, self._first, self._layers, None, 0)
 
     def _addresses(self, weights: Tensor) -> list[int | None]:
         """Weight and bias of all layers, None where there is no bias."""
@@ -181,40 +182,10 @@ def _networks_second(of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: An
     return energies, out, rows[4].new_empty(0) if gradients is None else gradients
 
 
-_library = torch.library.Library("anipot", "FRAGMENT")
 _ops = torch.ops.anipot
 
 _NETWORKS = "Tensor weights, int[] layout, float[] parameters"
 _KEPT = f"Tensor features, Tensor species, Tensor order, Tensor state, {_NETWORKS}"
-
-
-def _define(schema: str, kernel: Any, fake: Any, gradient: Any, keep: Any) -> None:
-    name = schema.partition("(")[0]
-    _library.define(schema)
-    _library.impl(name, kernel, "CPU")
-    torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
-    torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)
-    if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-        torch.library.register_vmap(f"anipot::{name}", one_by_one(name), lib=_library)
-
-
-def one_by_one(name: str) -> Any:
-    """vmap: call after call, since rows are many already."""
-
-    def take(argument: Any, dim: Any, i: int) -> Any:
-        return argument if dim is None or isinstance(dim, list) else argument.select(dim, i)
-
-    def stack(results: Sequence[Any]) -> Any:
-        if isinstance(results[0], Tensor):
-            return torch.stack(list(results))
-        return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
-
-    def rule(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        operation = getattr(_ops, name)
-        calls = [operation(*(take(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(info.batch_size)]
-        return stack(calls), 0 if isinstance(calls[0], Tensor) else (0,) * len(calls[0])
-
-    return rule
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -277,16 +248,16 @@ def _fake_second(of_weights: bool, *args: Any) -> tuple[Tensor, ...]:
 
 
 # fmt: off
-_define(f"networks(Tensor features, Tensor species, {_NETWORKS}) -> (Tensor, Tensor, Tensor)",
-        _networks, _new_outputs, _networks_gradient, _keep_with_output)
-_define(f"networks_weights({_KEPT}) -> Tensor",
-        _networks_weights, lambda *args: _new_energies(args[-7], args[-2]), _networks_weights_gradient, _keep)
-_define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
-        _networks_backward, _like_features, _networks_backward_gradient, _keep)
-_define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor",
-        _networks_weight_gradient, _like_weights, _no_more_derivatives, _keep_nothing)
-_define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor)",
-        _networks_second, _fake_second, _no_more_derivatives, _keep_nothing)
+define(f"networks(Tensor features, Tensor species, {_NETWORKS}) -> (Tensor, Tensor, Tensor)",
+       _networks, _new_outputs, _networks_gradient, _keep_with_output)
+define(f"networks_weights({_KEPT}) -> Tensor",
+       _networks_weights, lambda *args: _new_energies(args[-7], args[-2]), _networks_weights_gradient, _keep)
+define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
+       _networks_backward, _like_features, _networks_backward_gradient, _keep)
+define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor",
+       _networks_weight_gradient, _like_weights, _no_more_derivatives, _keep_nothing)
+define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor)",
+       _networks_second, _fake_second, _no_more_derivatives, _keep_nothing)
 # fmt: on
 
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import VectorsSpec, library, plain_autograd
-from anipot.kernels.networks import one_by_one
+from anipot.kernels.operations import define
 from anipot.kernels.specs import address
 
-_library = torch.library.Library("anipot", "FRAGMENT")
 _ops = torch.ops.anipot
 
 
@@ -81,11 +80,6 @@ def _backward_gradient(ctx: Any, to_coordinates: Tensor, to_cell: Tensor) -> tup
 
 _PAIRS = "Tensor center, Tensor neighbor, Tensor? shift"
 
-_library.define(f"vectors(Tensor coordinates, Tensor? cell, {_PAIRS}, float spot) -> (Tensor, Tensor)")
-_library.define(f"vectors_backward(Tensor gradient, Tensor coordinates, Tensor? cell, {_PAIRS}) -> (Tensor, Tensor)")
-_library.impl("vectors", _vectors, "CPU")
-_library.impl("vectors_backward", _vectors_backward, "CPU")
-
 
 def _fake_vectors(coordinates: Tensor, cell: Any, center: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return coordinates.new_empty((len(center), 3), dtype=torch.float64), center.new_empty(())
@@ -95,14 +89,12 @@ def _fake_backward(gradient: Tensor, coordinates: Tensor, cell: Tensor | None, *
     return coordinates.new_empty(coordinates.shape), coordinates.new_empty(0 if cell is None else cell.shape)
 
 
-for _name, _fake, _of, _setup in (
-    ("vectors", _fake_vectors, _gradient, _keep),
-    ("vectors_backward", _fake_backward, _backward_gradient, _keep_backward),
-):
-    torch.library.register_fake(f"anipot::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"anipot::{_name}", _of, setup_context=_setup, lib=_library)
-    if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-        torch.library.register_vmap(f"anipot::{_name}", one_by_one(_name), lib=_library)
+# fmt: off
+define(f"vectors(Tensor coordinates, Tensor? cell, {_PAIRS}, float spot) -> (Tensor, Tensor)",
+       _vectors, _fake_vectors, _gradient, _keep)
+define(f"vectors_backward(Tensor gradient, Tensor coordinates, Tensor? cell, {_PAIRS}) -> (Tensor, Tensor)",
+       _vectors_backward, _fake_backward, _backward_gradient, _keep_backward)
+# fmt: on
 
 
 def vectors(

@@ -185,15 +185,21 @@ class AEVComputer(ExactBuffers):
         num_atoms
             N.
         """
-        kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
-        if kind is not None and kernels.covers(vectors) and not kernels.learned(self):
-            constants, sizes = kernels.constants_and_sizes(self, kind)
-            return kernels.aev(center, neighbor_species, vectors, constants, sizes, num_atoms)
+        native = self.native_constants(vectors)
+        if native is not None:
+            return kernels.aev(center, neighbor_species, vectors, *native, num_atoms)
         center, neighbor_species, vectors, distances = _within(self.Rcr, center, neighbor_species, vectors)
         radial = self._radial(center, neighbor_species, distances, num_atoms)
         center, neighbor_species, vectors, distances = _within(self.Rca, center, neighbor_species, vectors)
         angular = self._angular(center, neighbor_species, vectors, distances, num_atoms)
         return torch.cat([radial, angular], dim=-1)  # (N, F)
+
+    def native_constants(self, vectors: Tensor) -> tuple[Tensor, list[int]] | None:
+        """Return what the kernels have to know of these AEVs, or None where torch computes them from the vectors."""
+        kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
+        if kind is None or not kernels.covers(vectors) or kernels.learned(self):
+            return None
+        return kernels.constants_and_sizes(self, kind)
 
     def memory_estimate(self, center: Tensor, vectors: Tensor, num_atoms: int) -> Tensor:
         """Return roughly the bytes (N,) that the features of each atom and their gradient take in float64."""
@@ -202,7 +208,7 @@ class AEVComputer(ExactBuffers):
         pairs = torch.bincount(center, minlength=num_atoms)
         triples_ = neighbors * (neighbors - 1) // 2
         per_pair, per_triple = 6 * len(self.ShfR) * len(self.EtaR), 4 * self.angular_sublength + 40
-        if type(self.cutoff_function) in NATIVE_CUTOFFS and kernels.covers(vectors) and not kernels.learned(self):
+        if self.native_constants(vectors) is not None:
             per_pair, per_triple = 20, 0  # the kernels keep no terms
         return 8 * (pairs * per_pair + triples_ * per_triple + 2 * self.num_features)
 
