@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -48,6 +48,8 @@ class SinglePoint:
     atomic_energies: Tensor | None = None
     #: The value of each member and their spread.
     members: Members | None = None
+    #: What the property heads say, by their names.
+    properties: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def single_point(
     hessian: bool = False,
     atomic_energies: bool = False,
     members: bool = False,
+    properties: bool | Sequence[str] = False,
     charge: float | Tensor = 0,
 ) -> SinglePoint:
     """Return energies and the derivatives asked for, from one forward and one backward pass.
@@ -117,6 +120,8 @@ def single_point(
         What to compute.
     members
         Also return the energies, and where asked for forces, stress and atomic energies, of every member.
+    properties
+        Also return what the property heads say: all of them, or those named.
     charge
         Total charge; anything but 0 is refused.
 
@@ -143,7 +148,7 @@ def single_point(
     """
     check_charge(charge)
     potential = as_potential(model)
-    ask = Ask(forces, stress, hessian, atomic_energies, members)
+    ask = Ask(forces, stress, hessian, atomic_energies, members, potential.property_names(properties))
     with torch.inference_mode(False):
         result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
         if result is not None:
@@ -160,6 +165,7 @@ class Ask(NamedTuple):
     hessian: bool = False
     atomic_energies: bool = False
     members: bool = False
+    properties: tuple[str, ...] = ()
 
 
 def as_potential(model: torch.nn.Module) -> Potential:
@@ -210,6 +216,8 @@ def evaluate_natively(
     skin: float = 0.0,
 ) -> SinglePoint | None:
     """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
+    if ask.properties:
+        return None
     values = engine.evaluate(
         species,
         coordinates,
@@ -252,13 +260,13 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
         vectors = displacements(pairs, system.coordinates, system.cell, system.pbc)
         pairs, vectors = _within(potential.cutoff, pairs, vectors)
         check_distances(pairs, vectors, shape[1])
-    atomic, gradients = _atoms_and_gradients(potential, system, pairs, vectors, ask)
-    atomic = atomic.view(len(atomic), *shape)  # (M, B, A)
+    found = _atoms_and_gradients(potential, system, pairs, vectors, ask)
+    atomic = found.atomic.view(len(found.atomic), *shape)  # (M, B, A)
     energies = atomic.sum(-1) + potential.shifter.sae(system.species)  # (M, B)
     atomic = atomic + potential.shifter.atomic(system.species)
     dtype = system.coordinates.dtype
-    all_forces = _forces(gradients, pairs, shape).to(dtype) if ask.forces else None
-    all_stress = _stress(gradients, vectors, pairs, system).to(dtype) if ask.stress else None
+    all_forces = _forces(found, pairs, shape).to(dtype) if ask.forces else None
+    all_stress = _stress(found, vectors, pairs, system).to(dtype) if ask.stress else None
     spread = None
     if ask.members:
         atomic_members = atomic if ask.atomic_energies else None
@@ -272,6 +280,7 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
         hessian=hessian_of(potential, system, pairs) if ask.hessian else None,
         atomic_energies=atomic.mean(0) if ask.atomic_energies else None,
         members=spread,
+        properties=found.properties if ask.properties else None,
     )
 
 
@@ -337,26 +346,73 @@ def _within(cutoff: float, pairs: Pairs, vectors: Tensor) -> tuple[Pairs, Tensor
     return Pairs(pairs.center[keep], pairs.neighbor[keep], shift), vectors[keep]
 
 
-def _atoms_and_gradients(
-    potential: Potential, system: System, pairs: Pairs, vectors: Tensor, ask: Ask
-) -> tuple[Tensor, Tensor]:
-    """Return the members' atomic energies (M, N), and dE/dvector (G, P, 3): G = M with members, else 1."""
+class _Found(NamedTuple):
+    """Energies and gradients of a whole batch; G = M where members are asked for, else 1."""
+
+    atomic: Tensor  # (M, N)
+    of_vectors: Tensor  # (G, P, 3)
+    of_coordinates: Tensor | None  # (G, B, A, 3) what does not go through the vectors; None where there is nothing
+    virial: Tensor | None  # (G, B, 3, 3) of that part
+    properties: dict[str, Tensor]
+
+
+def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vectors: Tensor, ask: Ask) -> _Found:
     species = system.species.reshape(-1)
     wants_gradient = ask.forces or ask.stress
     num_gradients = len(potential) if ask.members else 1
-    energies, gradients = [], []
-    for block, atoms in _blocks(potential, species, pairs, vectors):
+    parts = []
+    for block in _blocks(potential, system, pairs, vectors, bool(ask.properties)):
         with torch.enable_grad():
-            v = vectors[block].detach().requires_grad_(wants_gradient)
-            atomic = _block_energies(potential, species, pairs, v, block, atoms)  # (M, n)
+            v = vectors[block.pairs].detach().requires_grad_(wants_gradient)
+            own = _own_geometry(potential, system, block, wants_gradient)
+            atomic, properties = _block_energies(potential, species, pairs, v, block, own, ask.properties)  # (M, n)
             totals = (atomic if ask.members else atomic.mean(0, keepdim=True)).sum(-1)
-        if wants_gradient:
-            gradients.append(
-                torch.stack([_gradient(totals[g], v, g + 1 < num_gradients) for g in range(num_gradients)])
-            )
-        energies.append(atomic.detach())
-    gradient = torch.cat(gradients, dim=1) if wants_gradient else vectors.new_zeros(num_gradients, 0, 3)
-    return torch.cat(energies, dim=1), gradient
+        gradients = []
+        for g in range(num_gradients if wants_gradient else 0):
+            gradients.append(_gradients(totals[g], v, own, g + 1 < num_gradients))
+        parts.append((atomic.detach(), gradients, {name: value.detach() for name, value in properties.items()}))
+    return _joined(parts, vectors.new_zeros(num_gradients, 0, 3), wants_gradient, bool(_needs_positions(potential)))
+
+
+def _joined(parts: list[Any], nothing: Tensor, wants_gradient: bool, positions: bool) -> _Found:
+    """Put blocks together again."""
+    atomic = torch.cat([part[0] for part in parts], dim=1)
+    properties = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
+    if not wants_gradient:
+        return _Found(atomic, nothing, None, None, properties)
+    stacked = [[torch.stack(one) for one in zip(*part[1], strict=True)] for part in parts]  # (G, ...) each
+    joined = [torch.cat(one, dim=1) for one in zip(*stacked, strict=True)]
+    of_coordinates, virial = joined[1:] if positions else (None, None)
+    return _Found(atomic, joined[0], of_coordinates, virial, properties)
+
+
+def _needs_positions(potential: Potential) -> bool:
+    return any(getattr(term, "needs_positions", False) for term in potential.terms)
+
+
+def _own_geometry(potential: Potential, system: System, block: _Block, wants_gradient: bool) -> System | None:
+    """Return the molecules of a block as leaves of a graph of their own; None where vectors are all there is."""
+    if block.molecules is None:
+        return None
+    x = torch.where((system.species < 0)[..., None], 0.0, system.coordinates.detach())[block.molecules]
+    cell = None if system.cell is None else system.cell[block.molecules].detach()
+    pbc = None if system.pbc is None else system.pbc[block.molecules]
+    if _needs_positions(potential) and wants_gradient:
+        x = x.double().requires_grad_()
+        cell = None if cell is None else cell.double().requires_grad_()
+    return System(system.species[block.molecules], x, cell, pbc)
+
+
+def _gradients(total: Tensor, v: Tensor, own: System | None, retain_graph: bool) -> tuple[Tensor, ...]:
+    """Return dE/dvectors; where positions count for themselves, also dE/dx and xᵀ dE/dx + cellᵀ dE/dcell."""
+    if own is None or not own.coordinates.requires_grad:
+        return (_gradient(total, v, retain_graph),)
+    leaves = [v, own.coordinates] + ([] if own.cell is None else [own.cell])
+    found = torch.autograd.grad(total, leaves, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+    virial = own.coordinates.detach().mT @ found[1]
+    if own.cell is not None:
+        virial = virial + own.cell.detach().mT @ found[2]
+    return found[0], found[1], virial
 
 
 def _gradient(total: Tensor, v: Tensor, retain_graph: bool) -> Tensor:
@@ -366,65 +422,95 @@ def _gradient(total: Tensor, v: Tensor, retain_graph: bool) -> Tensor:
     return gradient
 
 
+class _Block(NamedTuple):
+    """Ranges of pairs and atoms that are computed together, and of whole molecules where it consists of such."""
+
+    pairs: slice
+    atoms: slice
+    molecules: slice | None
+
+
 def _block_energies(
-    potential: Potential, species: Tensor, pairs: Pairs, v: Tensor, block: slice, atoms: slice
-) -> Tensor:
-    if atoms == slice(0, len(species)):
-        return potential.members_from_vectors(species, pairs, v)
-    center, neighbor = pairs.center[block] - atoms.start, species[pairs.neighbor[block]]
-    num_atoms = atoms.stop - atoms.start
-    representation = potential.representation
-    features = representation.from_neighborhoods(center, neighbor, v.to(potential.dtype), num_atoms)  # type: ignore[operator]
-    return potential.atomic_energies_of(species[atoms], features)
-
-
-def _blocks(potential: Potential, species: Tensor, pairs: Pairs, vectors: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield ranges of pairs and of atoms whose energies are computed together.
-
-    Only where the energy of an atom depends on its own neighbors and nothing else (``from_neighborhoods``); other
-    representations are computed whole.
-    """
-    num_atoms = len(species)
-    representation = potential.representation
-    if not hasattr(representation, "from_neighborhoods"):
-        yield slice(0, len(pairs.center)), slice(0, num_atoms)
-        return
-    cost = representation.memory_estimate(pairs.center, vectors, num_atoms) + network_bytes(potential)  # type: ignore[operator]
-    total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
-    num_blocks = max(1, -(-int(total[-1]) // BLOCK_BYTES)) if num_atoms else 1
-    if num_blocks == 1:
-        yield slice(0, len(pairs.center)), slice(0, num_atoms)
-        return
-    steps = total[-1] * torch.arange(1, num_blocks, device=total.device) / num_blocks
-    edges = torch.cat(
-        [
-            steps.new_zeros(1).long(),
-            torch.searchsorted(total, steps.to(total.dtype)),
-            steps.new_full((1,), num_atoms).long(),
-        ]
-    )
-    edges = torch.unique_consecutive(edges)
-    pair_edges = torch.searchsorted(pairs.center, edges)
-    for i in range(len(edges) - 1):
-        yield (
-            slice(int(pair_edges[i]), int(pair_edges[i + 1])),
-            slice(int(edges[i]), int(edges[i + 1])),
+    potential: Potential,
+    species: Tensor,
+    pairs: Pairs,
+    v: Tensor,
+    block: _Block,
+    own: System | None,
+    properties: tuple[str, ...],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    atoms = block.atoms
+    center, neighbor = pairs.center[block.pairs], pairs.neighbor[block.pairs]
+    if block.molecules is not None:
+        shift = None if pairs.shift is None else pairs.shift[block.pairs]
+        mine = (
+            Pairs(center - atoms.start, neighbor - atoms.start, shift)
+            if atoms.start
+            else Pairs(center, neighbor, shift)
         )
+        return potential.members_and_properties(species[atoms], mine, v, own, properties)
+    representation = potential.representation
+    args = (center - atoms.start, species[neighbor], v.to(potential.dtype), atoms.stop - atoms.start)
+    features = representation.from_neighborhoods(*args)  # type: ignore[operator]
+    return potential.atomic_energies_of(species[atoms], features), {}
 
 
-def _forces(gradients: Tensor, pairs: Pairs, shape: torch.Size) -> Tensor:
+def _blocks(potential: Potential, system: System, pairs: Pairs, vectors: Tensor, properties: bool) -> Iterator[_Block]:
+    """Yield what is computed together, so that memory stays bounded and small blocks stay in the caches.
+
+    Single atoms where the energy of an atom depends on its own neighbors and nothing else (``from_neighborhoods``);
+    whole molecules otherwise.
+    """
+    num_molecules, num_atoms = system.species.shape
+    num_slots = num_molecules * num_atoms
+    representation = potential.representation
+    whole = _Block(slice(0, len(pairs.center)), slice(0, num_slots), slice(0, num_molecules))
+    if num_slots == 0 or not hasattr(representation, "memory_estimate"):
+        yield whole
+        return
+    cost = representation.memory_estimate(pairs.center, vectors, num_slots) + network_bytes(potential)  # type: ignore[operator]
+    total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
+    limit = int(getattr(representation, "block_bytes", BLOCK_BYTES))
+    if int(total[-1]) <= limit:
+        yield whole
+        return
+    step = num_atoms
+    if hasattr(representation, "from_neighborhoods") and not len(potential.terms) and not properties:
+        step = 1
+    edges = _edges(total, limit, step)
+    pair_edges = torch.searchsorted(pairs.center, edges).tolist()
+    for i, (start, stop) in enumerate(zip(edges.tolist(), edges[1:].tolist(), strict=False)):
+        molecules = slice(start // num_atoms, stop // num_atoms) if step == num_atoms else None
+        yield _Block(slice(pair_edges[i], pair_edges[i + 1]), slice(start, stop), molecules)
+
+
+def _edges(total: Tensor, limit: int, step: int) -> Tensor:
+    """Return where blocks that cost about ``limit`` begin and end, in multiples of ``step``; ``total`` runs over slots."""
+    num_blocks = -(-int(total[-1]) // limit)
+    steps = total[-1] * torch.arange(1, num_blocks, device=total.device) / num_blocks
+    cuts = torch.searchsorted(total, steps.to(total.dtype))
+    ends = [cuts.new_zeros(1), torch.div(cuts, step, rounding_mode="floor") * step, cuts.new_full((1,), len(total))]
+    return torch.unique_consecutive(torch.cat(ends))
+
+
+def _forces(found: _Found, pairs: Pairs, shape: torch.Size) -> Tensor:
     """F_i = Σ_{pairs from i} dE/dv − Σ_{pairs to i} dE/dv, since v = r_neighbor − r_center: (G, B, A, 3)."""
+    gradients = found.of_vectors
     forces = gradients.new_zeros(len(gradients), shape.numel(), 3)
     forces = forces.index_add(1, pairs.center, gradients).index_add(1, pairs.neighbor, gradients, alpha=-1)
-    return forces.view(len(gradients), *shape, 3)
+    forces = forces.view(len(gradients), *shape, 3)
+    return forces if found.of_coordinates is None else forces - found.of_coordinates
 
 
-def _stress(gradients: Tensor, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:
+def _stress(found: _Found, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:
     """(1/V) Σ v ⊗ dE/dv over the pairs of each molecule (doi:10.1103/PhysRevB.32.3792): (G, B, 3, 3)."""
     assert system.cell is not None  # _check_stress has seen to it
+    gradients = found.of_vectors
     num_molecules, num_atoms = system.species.shape
     outer = vectors[None, :, :, None] * gradients[:, :, None, :]  # (G, P, 3, 3)
     virial = outer.new_zeros(len(gradients), num_molecules, 3, 3).index_add(1, pairs.center // num_atoms, outer)
+    if found.virial is not None:
+        virial = virial + found.virial
     virial = (virial + virial.transpose(-1, -2)) / 2  # symmetric already, but for rounding
     return virial / volume(system.cell.detach().double())[:, None, None]
 

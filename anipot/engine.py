@@ -358,8 +358,14 @@ def _values(dicts: list[Any]) -> Iterable[Any]:
 
 def _check_parts(potential: Potential) -> None:
     """Refuse parts that compute something else than the kernels do, or keep their numbers in another way."""
+    if len(potential.terms):
+        raise NotCovered(f"the potential has energy terms: {', '.join(type(t).__name__ for t in potential.terms)}")
     for part, plain, names in (
-        (potential, Potential, ("members_from_vectors", "atomic_energies_of")),
+        (
+            potential,
+            Potential,
+            ("members_and_properties", "members_from_vectors", "environments", "atomic_energies_of"),
+        ),
         (potential.shifter, EnergyShifter, ("sae", "atomic")),
         (potential.converter, SpeciesConverter, ("convert",)),
     ):

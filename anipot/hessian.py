@@ -53,7 +53,8 @@ def gradient_graph(potential: Potential, system: System, pairs: Pairs) -> tuple[
         x = system.coordinates.detach().requires_grad_()
         vectors = displacements(pairs, x, None if system.cell is None else system.cell.detach(), system.pbc)
         check_distances(pairs, vectors, system.species.shape[1])
-        total = potential.members_from_vectors(system.species.reshape(-1), pairs, vectors).mean(0).sum()
+        system = system._replace(coordinates=torch.where((system.species < 0)[..., None], 0.0, x))
+        total = potential.members_from_vectors(system.species.reshape(-1), pairs, vectors, system).mean(0).sum()
         if not total.requires_grad:
             total = total + 0 * x.sum()
         (gradient,) = torch.autograd.grad(total, x, create_graph=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anipot.energy import EnergyShifter
+from anipot.environments import Environments
 from anipot.head import ANIModel, Ensemble
 from anipot.neighbors import Pairs, neighborhoods
 from anipot.representation import AEVComputer
@@ -36,7 +37,7 @@ class Potential(nn.Module):
     representation
         Module such as ``AEVComputer``.
     head
-        ``ANIModel`` or ``Ensemble``.
+        ``ANIModel``, ``Atomwise`` or an ``Ensemble`` of them.
     shifter
         Self energies.
     name
@@ -45,6 +46,15 @@ class Potential(nn.Module):
         JSON-able facts that ``info()`` adds: level of theory, citation, source and checksum of the weights.
     periodic_table_index
         Whether species are atomic numbers (default) or element indices.
+    properties
+        Further heads on the same features, by the name of what they return: ``{"dipole": DipoleMoment(...)}``.
+    terms
+        Modules that add to the energy, such as ``ZBL``.
+
+    Raises
+    ------
+    ValueError
+        If the parts are made for different elements or features, or the head does not sum over atoms.
 
     Examples
     --------
@@ -67,12 +77,17 @@ class Potential(nn.Module):
         name: str = "",
         details: Mapping[str, Any] | None = None,
         periodic_table_index: bool = True,
+        *,
+        properties: Mapping[str, nn.Module] | None = None,
+        terms: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.converter = SpeciesConverter(elements)
         self.representation = representation
         self.head = head
         self.shifter = shifter
+        self.property_heads = nn.ModuleDict(dict(properties or {}))
+        self.terms = nn.ModuleList(terms)
         self.name = name
         self.details = dict(details or {})
         self.periodic_table_index = periodic_table_index
@@ -80,16 +95,25 @@ class Potential(nn.Module):
 
     def _check_consistent(self) -> None:
         num_species = len(self.elements)
-        counts = {
-            "representation": getattr(self.representation, "num_species", num_species),
-            "head": getattr(self.head, "num_species", num_species),
-            "shifter": len(self.shifter.self_energies) - self.shifter.fit_intercept,
-        }
+        heads = {f"property head {name!r}": head for name, head in self.property_heads.items()}
+        parts = {"representation": self.representation, "head": self.head, **heads}
+        parts |= {f"term {type(term).__name__}": term for term in self.terms}
+        counts = {part: getattr(module, "num_species", None) for part, module in parts.items()}
+        counts["shifter"] = len(self.shifter.self_energies) - self.shifter.fit_intercept
         for part, count in counts.items():
-            if count != num_species:
+            if count is not None and count != num_species:
                 raise ValueError(
                     f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}"
                 )
+        length = getattr(self.representation, "num_features", None)
+        for part, module in {"head": self.head, **heads}.items():
+            expected = getattr(module, "num_features", None)
+            if length is not None and expected is not None and expected != length:
+                raise ValueError(f"the {part} takes {expected} features, but the representation returns {length}")
+        if not getattr(self.head, "extensive", True):
+            raise ValueError(
+                "the head returns the mean over atoms, but energies are sums; put it among the `properties`"
+            )
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -99,7 +123,7 @@ class Potential(nn.Module):
     @property
     def cutoff(self) -> float:
         """Distance in Å beyond which two atoms do not see each other."""
-        return float(self.representation.cutoff)  # type: ignore[arg-type]
+        return max(float(part.cutoff) for part in (self.representation, *self.terms))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -124,6 +148,8 @@ class Potential(nn.Module):
             **cutoffs,
             "units": {"length": "angstrom", "energy": "hartree"},
             "charge": "neutral molecules only",
+            **({"properties": list(self.property_heads)} if self.property_heads else {}),
+            **({"terms": [type(term).__name__ for term in self.terms]} if self.terms else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in self.parameters()),
         }
@@ -146,7 +172,8 @@ class Potential(nn.Module):
         head = self.head[index] if isinstance(self.head, Ensemble) else self.head
         name = f"{self.name}[{index}]" if len(self) > 1 else self.name
         args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
-        return type(self)(*args).to(self.device).train(self.training)
+        member = type(self)(*args, properties=dict(self.property_heads), terms=list(self.terms))
+        return member.to(self.device).train(self.training)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
@@ -214,14 +241,73 @@ class Potential(nn.Module):
         check_element_indices(species, len(self.elements))
         return system
 
-    def members_from_vectors(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
+    def properties(
+        self,
+        species_coordinates: tuple[Tensor, Tensor],
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what the property heads say (all, or those named), differentiable like the energies.
+
+        Raises
+        ------
+        ValueError
+            If there is no such property head.
+        """
+        system = self.system(*species_coordinates, cell, pbc)
+        pairs, vectors = neighborhoods(system, self.cutoff)
+        names = self.property_names(True if names is None else names)
+        return self.members_and_properties(system.species.reshape(-1), pairs, vectors, system, names)[1]
+
+    def property_names(self, asked: bool | Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the property heads asked for: all, none or some.
+
+        Raises
+        ------
+        ValueError
+            If there is no such property head.
+        """
+        known = tuple(self.property_heads)
+        if isinstance(asked, bool):
+            return known if asked else ()
+        names = (asked,) if isinstance(asked, str) else tuple(asked)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"this potential has no property {name!r}; it has {', '.join(known) or 'none'}")
+        return names
+
+    def members_from_vectors(
+        self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None = None
+    ) -> Tensor:
         """Return the members' energies (M, N) of N flat slots without self energies, given the pairs and their vectors.
 
-        This is the whole potential behind the geometry: engines that bring neighbors and vectors enter here.
+        This is the whole potential behind the geometry: engines that bring neighbors and vectors enter here. Only terms
+        that look at more than vectors need the ``system``.
         """
-        vectors = vectors.to(self.dtype)
-        features = self.representation.from_pairs(species, pairs, vectors)  # type: ignore[operator]
-        return self.atomic_energies_of(species, features)
+        return self.members_and_properties(species, pairs, vectors, system)[0]
+
+    def members_and_properties(
+        self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None, names: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the members' energies (M, N) without self energies, and the properties named."""
+        environments = self.environments(species, pairs, vectors, system)
+        energies = self.atomic_energies_of(species, environments.features)
+        for term in self.terms:
+            energies = energies + term.atomic_energies(environments).double()  # type: ignore[operator]
+        return energies, {name: self.property_heads[name].from_environments(environments) for name in names}  # type: ignore[operator]
+
+    def environments(
+        self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None = None
+    ) -> Environments:
+        """Return what the representation sees around N flat slots, given the pairs and their vectors."""
+        narrow = vectors.to(self.dtype)
+        equivariant = None
+        if hasattr(self.representation, "scalars_and_vectors"):
+            features, equivariant = self.representation.scalars_and_vectors(species, pairs, narrow)  # type: ignore[operator]
+        else:
+            features = self.representation.from_pairs(species, pairs, narrow)  # type: ignore[operator]
+        return Environments(species, pairs, vectors, features, equivariant, system)
 
     def atomic_energies_of(self, species: Tensor, features: Tensor) -> Tensor:
         """Return the members' energies (M, N) of N flat slots without self energies, given their features (N, F)."""
@@ -232,7 +318,7 @@ class Potential(nn.Module):
 
     def _members(self, system: System) -> Tensor:
         pairs, vectors = neighborhoods(system, self.cutoff)
-        return self.members_from_vectors(system.species.reshape(-1), pairs, vectors)
+        return self.members_from_vectors(system.species.reshape(-1), pairs, vectors, system)
 
     def species_to_tensor(self, symbols: str | Sequence[str]) -> Tensor:
         """Return the species (a,) of symbols such as ["C", "H", "H"]: atomic numbers, or element indices."""

@@ -146,7 +146,17 @@ def hooks_of(modules: Iterable[nn.Module]) -> list[dict[int, Any]]:
 
 def replaced(modules: Iterable[nn.Module]) -> bool:
     """Whether one of these modules has a method of its own that its type does not know."""
-    own = ("forward", "atomic_energies", "from_pairs", "from_neighborhoods", "sae", "atomic", "members_from_vectors")
+    own = (
+        "forward",
+        "atomic_energies",
+        "from_pairs",
+        "from_neighborhoods",
+        "sae",
+        "atomic",
+        "members_from_vectors",
+        "members_and_properties",
+        "environments",
+    )
     return any(name in vars(module) for module in modules for name in own)
 
 

@@ -1,0 +1,30 @@
+"""The atoms of a batch together with their features: what heads of properties and energy terms are given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from anipot.neighbors import Pairs
+from anipot.structures import System
+
+
+class Environments(NamedTuple):
+    """All that is known of N = B·A flat slots once a representation has seen them.
+
+    Ghosts have species −1, stand in no pair, and their features are 0.
+    """
+
+    #: (N,) element indices, ghosts -1.
+    species: Tensor
+    #: Those closer than the largest cutoff of the potential, which may be more than the representation looks at.
+    pairs: Pairs
+    #: (P, 3) Å, from center to neighbor.
+    vectors: Tensor
+    #: (N, F) invariant features.
+    features: Tensor
+    #: (N, 3, F) features that turn with the molecule, where the representation has such.
+    equivariant: Tensor | None = None
+    #: Coordinates, cells and the shape (B, A) of the batch; None where an engine brought nothing but vectors.
+    system: System | None = None
