@@ -10,11 +10,35 @@
 from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
 from anipot.energy import EnergyShifter, Sequential
-from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
+from anipot.head import (
+    CELU,
+    ANIModel,
+    AtomicNetwork,
+    AtomicProperty,
+    Atomwise,
+    Charges,
+    DipoleMoment,
+    ElementalDipoleMoment,
+    Ensemble,
+    GatedNetwork,
+    Gaussian,
+    Polarizability,
+    ShiftedSoftplus,
+)
 from anipot.kernels import backends, reference_path
 from anipot.models import load
 from anipot.potential import Potential
-from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
+from anipot.representation import (
+    AEVComputer,
+    BesselBasis,
+    CosineCutoff,
+    GaussianBasis,
+    MollifierCutoff,
+    PaiNN,
+    SchNet,
+    ScSchNet,
+    SmoothCutoff,
+)
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
@@ -25,12 +49,25 @@ __all__ = [
     "AEVComputer",
     "ANIModel",
     "AtomicNetwork",
+    "AtomicProperty",
+    "Atomwise",
+    "BesselBasis",
+    "Charges",
     "CosineCutoff",
+    "DipoleMoment",
+    "ElementalDipoleMoment",
     "EnergyShifter",
     "Ensemble",
+    "GatedNetwork",
     "Gaussian",
+    "GaussianBasis",
     "Members",
+    "MollifierCutoff",
+    "PaiNN",
+    "Polarizability",
     "Potential",
+    "ScSchNet",
+    "SchNet",
     "Sequential",
     "ShiftedSoftplus",
     "SinglePoint",

@@ -28,3 +28,20 @@ class Environments(NamedTuple):
     equivariant: Tensor | None = None
     #: Coordinates, cells and the shape (B, A) of the batch; None where an engine brought nothing but vectors.
     system: System | None = None
+
+    def whole_system(self) -> System:
+        """Return the batch with its coordinates.
+
+        Raises
+        ------
+        ValueError
+            If an engine brought nothing but vectors.
+        """
+        if self.system is None:
+            raise ValueError("this needs the coordinates of whole molecules, but only pairs and vectors were given")
+        return self.system
+
+    @property
+    def molecules(self) -> Tensor:
+        """The element indices (B, A) of whole molecules."""
+        return self.whole_system().species

@@ -16,10 +16,16 @@ from anipot import (
     AEVComputer,
     ANIModel,
     AtomicNetwork,
+    Atomwise,
     EnergyShifter,
     Ensemble,
     Gaussian,
+    GaussianBasis,
+    PaiNN,
     Potential,
+    SchNet,
+    ScSchNet,
+    ShiftedSoftplus,
     SmoothCutoff,
 )
 from anipot.kernels import instruction_set, library
@@ -39,7 +45,16 @@ REPRESENTATIONS: dict[str, Callable[[], nn.Module]] = {
     "aev_1x": AEVComputer.like_1x,
     "aev_2x": lambda: AEVComputer.like_2x(num_species=4),
     "aev_user": user_aev,
+    "schnet": lambda: SchNet(4, 16, 2, 4.3, GaussianBasis.equidistant(9, 4.3)),
+    "schnet_mollified": lambda: SchNet(4, 12, 2, 4.0, None, SmoothCutoff(), 14, True, True),
+    "sc_schnet": lambda: ScSchNet(4, 10, 2, 4.2),
+    "painn": lambda: PaiNN(4, 8, 2, 4.1),
+    "painn_gaussian": lambda: PaiNN(
+        4, 6, 2, 3.8, GaussianBasis.equidistant(7, 3.8), shared_interactions=True, shared_filters=True
+    ),
 }
+#: Those that the kernels compute, with networks of ``ANIModel``.
+NATIVE = ("aev_1x", "aev_2x", "aev_user")
 
 
 def _networks(num_features: int, activation: nn.Module) -> ANIModel:
@@ -50,15 +65,20 @@ HEADS: dict[str, Callable[[int], nn.Module]] = {
     "ani_celu": lambda n: _networks(n, CELU(0.1)),
     "ani_gaussian": lambda n: _networks(n, Gaussian()),
     "ensemble": lambda n: Ensemble([_networks(n, CELU(0.1)) for _ in range(3)]),
+    "atomwise": lambda n: Atomwise(AtomicNetwork((n, 9, 1), ShiftedSoftplus()), mean=-0.2, stddev=1.3),
+    "atomwise_ensemble": lambda n: Ensemble([Atomwise.pyramid(n) for _ in range(2)]),
 }
 
 PAIRS = [(r, h) for r in REPRESENTATIONS for h in HEADS]
+NATIVE_PAIRS = [(r, h) for r in NATIVE for h in ("ani_celu", "ani_gaussian", "ensemble")]
 
 
 def potential(representation: str, head: str) -> Potential:
     """Return a seeded float64 potential."""
     torch.manual_seed(7)
     rep = REPRESENTATIONS[representation]()
+    for p in rep.parameters():  # biases start at 0, which would hide mistakes
+        torch.nn.init.normal_(p, std=0.1) if p.dim() == 1 else None
     model = Potential(ELEMENTS, rep, HEADS[head](rep.num_features), EnergyShifter(SELF_ENERGIES), name="contract")
     return model.double()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anipot.head.dense import native_networks
+from anipot.head.networks import AtomicNetwork
 from anipot.kernels import networks as kernels
 from anipot.structures import SpeciesEnergies, SpeciesFeatures
 
@@ -47,6 +48,11 @@ class ANIModel(nn.ModuleList):
         """Number of elements."""
         return len(self)
 
+    @property
+    def num_features(self) -> int | None:
+        """Length of the features, or None if the networks do not tell."""
+        return input_width(self[0])
+
     def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
@@ -75,7 +81,7 @@ def sum_atoms(head: nn.Module, input_: tuple[Tensor, Tensor]) -> SpeciesEnergies
 
 
 def members_atomic_energies(
-    members: Sequence[ANIModel], species: Tensor, features: Tensor, sparse: bool = False
+    members: Sequence[nn.ModuleList], species: Tensor, features: Tensor, sparse: bool = False
 ) -> Tensor:
     """Return atomic energies (M, N), float64, of M models over the same elements; ``sparse`` as for ``ANIModel``."""
     weight = next(members[0].parameters(), None)
@@ -96,3 +102,8 @@ def members_atomic_energies(
     if not index:
         return energies
     return energies.index_copy(1, torch.cat(index), torch.cat(values, dim=1).double())
+
+
+def input_width(network: nn.Module) -> int | None:
+    """Return the number of features that a network takes, or None if it does not tell."""
+    return network.sizes[0] if isinstance(network, AtomicNetwork) else getattr(network, "in_features", None)

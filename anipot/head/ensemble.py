@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anipot.environments import Environments
 from anipot.head.ani_model import ANIModel, members_atomic_energies, sum_atoms
 from anipot.structures import SpeciesEnergies
 
@@ -18,7 +19,7 @@ class Ensemble(nn.ModuleList):
     Parameters
     ----------
     models
-        ``ANIModel`` s over the same elements.
+        Heads of one kind: ``ANIModel`` s or others over the same elements and features.
 
     Examples
     --------
@@ -41,10 +42,24 @@ class Ensemble(nn.ModuleList):
         super().__init__(models)
 
     @property
-    def num_species(self) -> int:
-        """Number of elements."""
+    def num_species(self) -> int | None:
+        """Number of elements, or None if any will do."""
         first: Any = self[0]
-        return int(first.num_species)
+        return None if first.num_species is None else int(first.num_species)
+
+    @property
+    def num_features(self) -> int | None:
+        """Length of the features, or None if the members do not tell."""
+        return getattr(self[0], "num_features", None)
+
+    @property
+    def extensive(self) -> bool:
+        """Whether the values of two systems add up."""
+        return all(getattr(member, "extensive", True) for member in self)
+
+    def from_environments(self, environments: Environments) -> Tensor:
+        """Return the mean of the members, where these are heads of a property."""
+        return torch.stack([member.from_environments(environments) for member in self]).mean(0)  # type: ignore[operator]
 
     def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from anipot.kernels import pairs as kernels
@@ -25,8 +28,17 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
         (B, A, 3) in Å.
     cell, pbc
         (B, 3, 3) and (B, 3), or None for both; as ``check_system`` returns them.
+    cutoff
+        ``math.inf`` for all pairs of each molecule.
+
+    Raises
+    ------
+    ValueError
+        For a periodic molecule and an infinite cutoff.
     """
     coordinates = coordinates.detach()
+    if math.isinf(cutoff):
+        cutoff = _beyond_all(species, coordinates, pbc)
     cell = None if cell is None else cell.detach()
     found = kernels.find_pairs(species >= 0, coordinates, cell, pbc, cutoff)
     if found is not None:
@@ -34,6 +46,17 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
     small = species.shape[0] * species.shape[1] ** 2 <= BRUTE_FORCE_LIMIT
     search = brute_force if cell is None and small else cell_list
     return search(coordinates, species >= 0, cell, pbc, cutoff)
+
+
+def _beyond_all(species: Tensor, coordinates: Tensor, pbc: Tensor | None) -> float:
+    """Return a distance (Å) that no pair of a molecule reaches."""
+    if pbc is not None and pbc.any():
+        raise ValueError(
+            f"molecule {int(pbc.any(-1).nonzero()[0])} is periodic, but the potential has no cutoff: "
+            "it sees all pairs of a molecule and takes no periodic ones"
+        )
+    real = torch.where((species >= 0)[..., None], coordinates, 0.0).double()
+    return 1.0 + 2 * float(real.norm(dim=-1).max()) if real.numel() else 1.0
 
 
 def neighborhoods(system: System, cutoff: float) -> tuple[Pairs, Tensor]:

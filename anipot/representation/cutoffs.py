@@ -24,7 +24,7 @@ class CosineCutoff(nn.Module):
 
 
 class SmoothCutoff(nn.Module):
-    """f(r) = exp(1 − 1 / (1 − (r / r_c)^n)): all derivatives vanish at the cutoff.
+    """f(r) = exp(1 − 1 / (1 − (r / r_c)^n)): all derivatives vanish at the cutoff (n = 2: mollifier).
 
     Parameters
     ----------
@@ -51,6 +51,9 @@ class SmoothCutoff(nn.Module):
     def extra_repr(self) -> str:
         return f"order={self.order}, eps={self.eps}"
 
+
+#: The name that SchNetPack gives to the same function, whose order there is 2.
+MollifierCutoff = SmoothCutoff
 
 #: Cutoff functions that the native kernels know, and the numbers that csrc/spec.h gives them.
 NATIVE_CUTOFFS: dict[type, int] = {CosineCutoff: 0, SmoothCutoff: 1}

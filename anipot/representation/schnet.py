@@ -1,0 +1,189 @@
+"""SchNet and sc-SchNet: continuous-filter convolutions over the neighbors of an atom."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from anipot.head.networks import ShiftedSoftplus
+from anipot.neighbors import Pairs
+from anipot.representation.layers import dense
+from anipot.representation.message_passing import MessagePassing, decay_of, interactions
+from anipot.representation.messages import HalfPairs, convolve, half_pairs
+from anipot.representation.radial import GaussianBasis
+
+
+class SchNetInteraction(nn.Module):
+    """v = W₃ ssp(W₂ cfconv(W₁ x) + b₂) + b₃, with cfconv_i = Σ_j x_j ∘ W(r_ij) (doi:10.1063/1.5019779, eqs. 4 to 9).
+
+    Parameters
+    ----------
+    num_features, num_filters, num_functions
+        Length F of the features, of the filters, and number K of basis functions of the distance.
+    filters_activated
+        Whether the filter network ends with an activation, as in the first article, or without, as in SchNetPack.
+    """
+
+    def __init__(self, num_features: int, num_filters: int, num_functions: int, filters_activated: bool) -> None:
+        super().__init__()
+        self.inward = dense(num_features, num_filters, bias=False)
+        self.filters = nn.Sequential(
+            dense(num_functions, num_filters), ShiftedSoftplus(), dense(num_filters, num_filters)
+        )
+        if filters_activated:
+            self.filters.append(ShiftedSoftplus())
+        self.outward = nn.Sequential(
+            dense(num_filters, num_features), ShiftedSoftplus(), dense(num_features, num_features)
+        )
+
+    def forward(self, x: Tensor, basis: Tensor, decay: Tensor | None, pairs: HalfPairs) -> Tensor:
+        """Return the corrections (N, F) to features (N, F)."""
+        filters = self.filters(basis)  # (P, num_filters)
+        if decay is not None:
+            filters = filters * decay
+        return self.outward(convolve(self.inward(x), filters, pairs))
+
+
+class SchNet(MessagePassing):
+    r"""SchNet (Schütt et al., doi:10.1063/1.5019779): x⁰ = embedding of the element, then T times x ← x + v(x).
+
+        v = W₃ ssp(W₂ cfconv(W₁ x)),   cfconv_i = Σ_j x_j ∘ W(r_ij)
+
+    with the filter W a network of two layers on Gaussians exp(−γ (r − μ_k)²) of the distance, brought to zero by a
+    cutoff function, and ssp(x) = ln(½ eˣ + ½). The filters of a pair serve both directions and are computed once.
+
+    Parameters
+    ----------
+    num_species
+        Number of elements E.
+    num_features
+        F, 128 by default.
+    num_interactions
+        T, 3 by default; each has weights of its own.
+    cutoff
+        Å, 5 by default; ``math.inf`` for all pairs of a molecule.
+    basis
+        Functions of the distance; by default 25 Gaussians from 0 to the cutoff.
+    cutoff_function
+        ``CosineCutoff()`` by default, ``SmoothCutoff()`` is the mollifier; none for an infinite cutoff.
+    num_filters
+        F by default.
+    shared_interactions
+        Whether all interactions share their weights.
+    filters_activated
+        Whether the filter network ends with an activation.
+
+    Raises
+    ------
+    ValueError
+        For numbers that make no sense.
+
+    Examples
+    --------
+    >>> import torch
+    >>> schnet = SchNet(num_species=4, num_features=32)
+    >>> schnet((torch.tensor([[1, 0, 0, 0, 0, -1]]), 2 * torch.rand(1, 6, 3))).features.shape
+    torch.Size([1, 6, 32])
+    """
+
+    def __init__(
+        self,
+        num_species: int,
+        num_features: int = 128,
+        num_interactions: int = 3,
+        cutoff: float = 5.0,
+        basis: nn.Module | None = None,
+        cutoff_function: nn.Module | None = None,
+        num_filters: int | None = None,
+        shared_interactions: bool = False,
+        filters_activated: bool = False,
+    ) -> None:
+        if basis is None:
+            if not 0 < cutoff < math.inf:
+                raise ValueError(f"cutoff must be positive (Å), and finite where no basis is given, got {cutoff}")
+            basis = GaussianBasis.equidistant(25, cutoff)
+        cutoff_function = decay_of(cutoff, cutoff_function)
+        super().__init__(num_species, num_features, num_interactions, basis, cutoff, cutoff_function)
+        self.num_filters = num_features if num_filters is None else num_filters
+        if self.num_filters < 1:
+            raise ValueError(f"num_filters must be positive, got {num_filters}")
+        self.shared_interactions, self.filters_activated = shared_interactions, filters_activated
+        sizes = num_features, self.num_filters, int(basis.num_functions)  # type: ignore[arg-type]
+        self.interactions = interactions(
+            lambda: SchNetInteraction(*sizes, filters_activated), num_interactions, shared_interactions
+        )
+
+    @classmethod
+    def original(cls, num_species: int) -> SchNet:
+        """Return the settings of the first article: F = 64, T = 3, centers every 0.1 Å up to 30 Å, no cutoff."""
+        centers = torch.arange(301, dtype=torch.float64) / 10
+        return cls(num_species, 64, 3, math.inf, GaussianBasis(centers, 10.0), filters_activated=True)
+
+    @classmethod
+    def like_schnetpack(cls, num_species: int, num_interactions: int = 3, num_functions: int = 25) -> SchNet:
+        """Return the settings of SchNetPack (doi:10.1021/acs.jctc.8b00908): F = 128, Gaussians, cosine at 5 Å."""
+        return cls(num_species, 128, num_interactions, 5.0, GaussianBasis.equidistant(num_functions, 5.0))
+
+    def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
+        """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
+        return torch.stack(self._steps(species, pairs, vectors)).sum(0)
+
+    def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> list[Tensor]:
+        """Return the embedding and the correction of each interaction, (N, F) each."""
+        half = half_pairs(pairs, vectors, self.cutoff)
+        basis, decay = self.basis(half.distances), self.decay(half.distances)
+        real = (species >= 0)[:, None]
+        x = self.embed(species)
+        steps = [x]
+        for interaction in self.interactions:
+            v = torch.where(real, interaction(x, basis, decay, half), 0.0)  # ghosts would get the biases
+            steps.append(v)
+            x = x + v
+        return steps
+
+    def _bytes_per_pair(self) -> int:
+        return 8 * (self.num_interactions * 3 * self.num_filters + 3 * int(self.basis.num_functions))  # type: ignore[arg-type]
+
+
+class ScSchNet(SchNet):
+    r"""sc-SchNet: SchNet whose features are weighed sums of what each interaction has contributed.
+
+        x_out = Σ_{l=0…T} w(l) v(l)
+
+    with v(0) the embedding and v(l) the correction of interaction l, which still follow x ← x + v. The weights w(l) are
+    trained; they start equal and sum to one. ``contributions`` tells how much each layer contributes.
+
+    Parameters are those of ``SchNet``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = ScSchNet(num_species=4, num_features=32)
+    >>> model.contributions((torch.tensor([[1, 0, 0, 0, 0, -1]]), 2 * torch.rand(1, 6, 3))).shape
+    torch.Size([4])
+    """
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        steps = self.num_interactions + 1
+        self.contribution_weights = nn.Parameter(torch.full((steps,), 1 / steps))
+
+    def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
+        """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
+        steps = torch.stack(self._steps(species, pairs, vectors))  # (T + 1, N, F)
+        return torch.einsum("l,lnf->nf", self.contribution_weights, steps)
+
+    @torch.no_grad()
+    def contributions(
+        self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
+    ) -> Tensor:
+        """Return ŵ(l) = ‖v(l)‖_avg w(l) (T + 1,), with the norm averaged over the atoms of the batch.
+
+        Arguments are those of ``forward``.
+        """
+        species, pairs, vectors = self._geometry(input_, cell, pbc)
+        flat = species.reshape(-1)
+        steps = torch.stack(self._steps(flat, pairs, vectors))[:, flat >= 0]
+        return steps.norm(dim=-1).mean(-1) * self.contribution_weights
