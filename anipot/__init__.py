@@ -14,13 +14,14 @@ from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, Shift
 from anipot.kernels import backends, reference_path
 from anipot.models import load
 from anipot.potential import Potential
-from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
+from anipot.representation import ACSF, AEVComputer, CosineCutoff, SmoothCutoff, wACSF
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACSF",
     "CELU",
     "AEVComputer",
     "ANIModel",
@@ -49,5 +50,6 @@ __all__ = [
     "single_point",
     "units",
     "vibrational_analysis",
+    "wACSF",
     "zoo",
 ]
