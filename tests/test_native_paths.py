@@ -11,7 +11,7 @@ import test_errors
 import torch
 from contracts import (
     INSTRUCTION_SETS,
-    PAIRS,
+    NATIVE_PAIRS,
     assert_same,
     by_torch,
     fresh,
@@ -110,7 +110,7 @@ def expected(pair: tuple[str, str], name: str, rounded: bool) -> anipot.SinglePo
     return by_torch(potential(*pair), species, x.double(), None if cell is None else cell.double(), pbc, **ask(name))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.mark.parametrize("pair", NATIVE_PAIRS, ids=["-".join(pair) for pair in NATIVE_PAIRS])
 def test_every_system_in_both_precisions(pair: tuple[str, str], isa: str) -> None:
     double = potential(*pair)
     for weights in (torch.float64, torch.float32):
