@@ -90,6 +90,9 @@ class Potential(nn.Module):
                 raise ValueError(
                     f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}"
                 )
+        own = getattr(self.representation, "elements", self.elements)
+        if tuple(own) != self.elements:
+            raise ValueError(f"the representation is made for the elements {own}, but {self.elements} were given")
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -113,9 +116,8 @@ class Potential(nn.Module):
 
     def info(self) -> dict[str, Any]:
         """Return what there is to know: elements, cutoffs, level of theory, units, citation, source and checksum."""
-        cutoffs = {
-            name: getattr(self.representation, name) for name in ("Rcr", "Rca") if hasattr(self.representation, name)
-        }
+        names = ("Rcr", "Rca", "angular_cutoff")
+        cutoffs = {name: getattr(self.representation, name) for name in names if hasattr(self.representation, name)}
         facts = {
             "name": self.name,
             "elements": list(self.elements),

@@ -47,7 +47,9 @@ AEVS: dict[str, Callable[[], AEVComputer]] = {
 REPRESENTATIONS: dict[str, Callable[[], nn.Module]] = {
     **AEVS,
     "acsf_g4": lambda: ACSF.shifted(4, 4.9, num_radial=8, num_widths=2, zetas=[1, 4.5]),
-    "acsf_g5": lambda: ACSF.centred(4, 4.6, num_radial=5, form="G5", angular_cutoff=3.4, cutoff_function=SmoothCutoff()),
+    "acsf_g5": lambda: ACSF.centred(
+        4, 4.6, num_radial=5, form="G5", angular_cutoff=3.4, cutoff_function=SmoothCutoff()
+    ),
     "wacsf": lambda: wACSF.shifted(ELEMENTS, 5.1, num_radial=12),
     "wacsf_learned": lambda: wACSF.centred(ELEMENTS, 4.7, form="G5", angular_cutoff=4.1, learned=True),
 }
