@@ -14,8 +14,8 @@ from anipot.engine import engine_of
 
 RADIAL: dict[str, Any] = {"EtaR": [9.0, 16.0], "ShfR": [0.9, 1.9, 2.9]}
 ANGULAR: dict[str, Any] = {"EtaA": 8.0, "Zeta": [8.0, 14.1], "ShfA": [0.9, 1.8], "ShfZ": [0.3, 1.2, 2.1]}
-NO_RADIAL: dict[str, Any] = {name: () for name in RADIAL}
-NO_ANGULAR: dict[str, Any] = {name: () for name in ANGULAR}
+NO_RADIAL: dict[str, Any] = dict.fromkeys(RADIAL, ())
+NO_ANGULAR: dict[str, Any] = dict.fromkeys(ANGULAR, ())
 
 
 def aev(**constants: Any) -> AEVComputer:
