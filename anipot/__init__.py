@@ -29,6 +29,7 @@ from anipot.kernels import backends, reference_path
 from anipot.models import load
 from anipot.potential import Potential
 from anipot.representation import (
+    ACSF,
     AEVComputer,
     BesselBasis,
     CosineCutoff,
@@ -38,6 +39,7 @@ from anipot.representation import (
     SchNet,
     ScSchNet,
     SmoothCutoff,
+    wACSF,
 )
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
@@ -45,6 +47,7 @@ from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACSF",
     "CELU",
     "AEVComputer",
     "ANIModel",
@@ -86,5 +89,6 @@ __all__ = [
     "single_point",
     "units",
     "vibrational_analysis",
+    "wACSF",
     "zoo",
 ]

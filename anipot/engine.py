@@ -176,6 +176,8 @@ class _Plan:
             raise NotCovered(f"the model is on {potential.device}")
         if type(aev) is not AEVComputer:
             raise NotCovered(f"the representation is a {type(aev).__name__}, not an AEVComputer")
+        if aev.radial_length == 0 or aev.angular_length == 0:
+            raise NotCovered(f"the AEVs have no {'angular' if aev.radial_length else 'radial'} terms")
         cutoff_kind = NATIVE_CUTOFFS.get(type(aev.cutoff_function))
         if cutoff_kind is None:
             raise NotCovered(f"the cutoff function is a {type(aev.cutoff_function).__name__}")

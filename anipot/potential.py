@@ -114,6 +114,10 @@ class Potential(nn.Module):
             raise ValueError(
                 "the head returns the mean over atoms, but energies are sums; put it among the `properties`"
             )
+        for part, module in parts.items():
+            own = tuple(getattr(module, "elements", self.elements))
+            if own != self.elements:
+                raise ValueError(f"the {part} is made for the elements {own}, but {self.elements} were given")
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -137,9 +141,8 @@ class Potential(nn.Module):
 
     def info(self) -> dict[str, Any]:
         """Return what there is to know: elements, cutoffs, level of theory, units, citation, source and checksum."""
-        cutoffs = {
-            name: getattr(self.representation, name) for name in ("Rcr", "Rca") if hasattr(self.representation, name)
-        }
+        names = ("Rcr", "Rca", "angular_cutoff")
+        cutoffs = {name: getattr(self.representation, name) for name in names if hasattr(self.representation, name)}
         facts = {
             "name": self.name,
             "elements": list(self.elements),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import anipot
 from anipot import (
+    ACSF,
     CELU,
     AEVComputer,
     ANIModel,
@@ -27,6 +28,7 @@ from anipot import (
     ScSchNet,
     ShiftedSoftplus,
     SmoothCutoff,
+    wACSF,
 )
 from anipot.kernels import instruction_set, library
 
@@ -41,10 +43,21 @@ def user_aev() -> AEVComputer:
     )
 
 
-REPRESENTATIONS: dict[str, Callable[[], nn.Module]] = {
+#: Those that the native kernels know.
+AEVS: dict[str, Callable[[], AEVComputer]] = {
     "aev_1x": AEVComputer.like_1x,
     "aev_2x": lambda: AEVComputer.like_2x(num_species=4),
     "aev_user": user_aev,
+}
+
+REPRESENTATIONS: dict[str, Callable[[], nn.Module]] = {
+    **AEVS,
+    "acsf_g4": lambda: ACSF.shifted(4, 4.9, num_radial=8, num_widths=2, zetas=[1, 4.5]),
+    "acsf_g5": lambda: ACSF.centred(
+        4, 4.6, num_radial=5, form="G5", angular_cutoff=3.4, cutoff_function=SmoothCutoff()
+    ),
+    "wacsf": lambda: wACSF.shifted(ELEMENTS, 5.1, num_radial=12),
+    "wacsf_learned": lambda: wACSF.centred(ELEMENTS, 4.7, form="G5", angular_cutoff=4.1, learned=True),
     "schnet": lambda: SchNet(4, 16, 2, 4.3, GaussianBasis.equidistant(9, 4.3)),
     "schnet_mollified": lambda: SchNet(4, 12, 2, 4.0, None, SmoothCutoff(), 14, True, True),
     "sc_schnet": lambda: ScSchNet(4, 10, 2, 4.2),
@@ -53,8 +66,6 @@ REPRESENTATIONS: dict[str, Callable[[], nn.Module]] = {
         4, 6, 2, 3.8, GaussianBasis.equidistant(7, 3.8), shared_interactions=True, shared_filters=True
     ),
 }
-#: Those that the kernels compute, with networks of ``ANIModel``.
-NATIVE = ("aev_1x", "aev_2x", "aev_user")
 
 
 def _networks(num_features: int, activation: nn.Module) -> ANIModel:
@@ -70,7 +81,7 @@ HEADS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 PAIRS = [(r, h) for r in REPRESENTATIONS for h in HEADS]
-NATIVE_PAIRS = [(r, h) for r in NATIVE for h in ("ani_celu", "ani_gaussian", "ensemble")]
+NATIVE_PAIRS = [(r, h) for r in AEVS for h in ("ani_celu", "ani_gaussian", "ensemble")]
 
 
 def potential(representation: str, head: str) -> Potential:
@@ -81,6 +92,12 @@ def potential(representation: str, head: str) -> Potential:
         torch.nn.init.normal_(p, std=0.1) if p.dim() == 1 else None
     model = Potential(ELEMENTS, rep, HEADS[head](rep.num_features), EnergyShifter(SELF_ENERGIES), name="contract")
     return model.double()
+
+
+def cutoffs(representation: nn.Module) -> list[float]:
+    """Return all distances at which a representation loses sight of something."""
+    names = ("cutoff", "Rca", "angular_cutoff")
+    return sorted({getattr(representation, name) for name in names if hasattr(representation, name)})
 
 
 def molecule(num_atoms: int, seed: int, spacing: float = 1.3) -> tuple[Tensor, Tensor]:

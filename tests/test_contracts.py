@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from contracts import ELEMENTS, HEADS, PAIRS, REPRESENTATIONS, SELF_ENERGIES, molecule, potential
+from contracts import ELEMENTS, HEADS, PAIRS, REPRESENTATIONS, SELF_ENERGIES, cutoffs, molecule, potential
 from torch import Tensor
 
 import anipot
@@ -158,14 +158,16 @@ def test_separated_molecules_add_up_and_atoms_may_be_alone(model: Potential) -> 
 
 
 def test_smooth_at_the_cutoffs(model: Potential) -> None:
-    rep = model.representation
-    for cutoff in {rep.cutoff, getattr(rep, "Rca", rep.cutoff)}:
-        x = torch.zeros(2, 3, 3, dtype=torch.float64)
-        x[:, 1, 0], x[:, 2, 1] = cutoff + torch.tensor([-1e-6, 1e-6], dtype=torch.float64), 1.1
-        result = anipot.single_point(model, torch.tensor([[6, 8, 1]]).expand(2, -1), x)
-        slope = float(result.forces.abs().max()) * 2e-6
-        assert float(result.energies.diff().abs()) < slope + 1e-12
-        assert float(result.forces.diff(dim=0).abs().max()) < 1e-5
+    """Two atoms that part at a cutoff, with a third beside one of them, or between them, where it sees both."""
+    for cutoff in cutoffs(model.representation):
+        for third in (0.0, cutoff / 2):
+            x = torch.zeros(2, 3, 3, dtype=torch.float64)
+            x[:, 1, 0] = cutoff + torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
+            x[:, 2, 0], x[:, 2, 1] = third, 1.1
+            result = anipot.single_point(model, torch.tensor([[6, 8, 1]]).expand(2, -1), x)
+            slope = float(result.forces.abs().max()) * 2e-6
+            assert float(result.energies.diff().abs()) < slope + 1e-12
+            assert float(result.forces.diff(dim=0).abs().max()) < 1e-5
 
 
 def test_blocks_change_nothing(model: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,4 +242,6 @@ def test_float32_networks_on_float64_coordinates(model: Potential) -> None:
         assert rough.forces.dtype == dtype
         torch.testing.assert_close(rough.energies, exact.energies, rtol=0, atol=2e-6 * 8)
     torch.testing.assert_close(model.shifter.self_energies, torch.tensor(SELF_ENERGIES, dtype=torch.float64))
-    assert all(b.dtype == torch.float64 for b in model.representation.buffers() if b.is_floating_point())
+    constants = [b for b in model.representation.buffers() if b.is_floating_point()]
+    assert constants
+    assert all(b.dtype == torch.float64 for b in constants)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from contracts import INSTRUCTION_SETS, NATIVE, REPRESENTATIONS, molecule, needs_kernels, potential, user_aev
+from contracts import AEVS as PUBLISHED
+from contracts import INSTRUCTION_SETS, molecule, needs_kernels, potential, user_aev
 from torch import Tensor
 
 import anipot
@@ -28,7 +29,7 @@ def tiny(cutoff: torch.nn.Module) -> AEVComputer:
 
 
 AEVS: dict[str, Callable[[], AEVComputer]] = {
-    **{name: REPRESENTATIONS[name] for name in NATIVE},  # type: ignore[dict-item]
+    **PUBLISHED,
     "cosine": lambda: tiny(CosineCutoff()),
     "smooth": lambda: tiny(SmoothCutoff()),
     "smooth4": lambda: tiny(SmoothCutoff(order=4, eps=1e-3)),

@@ -1,5 +1,6 @@
 """Representations: what a network sees of the surroundings of an atom."""
 
+from anipot.representation.acsf import ACSF, wACSF
 from anipot.representation.aev import AEVComputer
 from anipot.representation.cutoffs import CosineCutoff, MollifierCutoff, SmoothCutoff
 from anipot.representation.painn import PaiNN
@@ -7,6 +8,7 @@ from anipot.representation.radial import BesselBasis, GaussianBasis
 from anipot.representation.schnet import SchNet, ScSchNet
 
 __all__ = [
+    "ACSF",
     "AEVComputer",
     "BesselBasis",
     "CosineCutoff",
@@ -16,4 +18,5 @@ __all__ = [
     "ScSchNet",
     "SchNet",
     "SmoothCutoff",
+    "wACSF",
 ]

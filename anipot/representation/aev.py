@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from anipot.exact import ExactBuffers
 from anipot.kernels import aev as kernels
-from anipot.neighbors import Pairs, neighborhoods, triples
+from anipot.neighbors import Pairs, triples
 from anipot.representation.cutoffs import NATIVE_CUTOFFS, CosineCutoff
-from anipot.structures import SpeciesFeatures, check_element_indices, check_system
+from anipot.representation.parts import features_of, pair_channels, within
+from anipot.structures import SpeciesFeatures
 
 
 class AEVComputer(ExactBuffers):
@@ -39,7 +40,8 @@ class AEVComputer(ExactBuffers):
     EtaR, ShfR
         Exponents (Å⁻²) and centers (Å) of the radial terms.
     EtaA, Zeta, ShfA, ShfZ
-        Radial exponents (Å⁻²), angular exponents, centers (Å) and angles (radian) of the angular terms.
+        Radial exponents (Å⁻²), angular exponents, centers (Å) and angles (radian) of the angular terms. Either kind of
+        term may be left out: all of its constants are empty then.
     num_species
         Number of elements.
     cutoff_function
@@ -94,8 +96,21 @@ class AEVComputer(ExactBuffers):
         constants = {"EtaR": EtaR, "ShfR": ShfR, "EtaA": EtaA, "Zeta": Zeta, "ShfA": ShfA, "ShfZ": ShfZ}
         for name, values in constants.items():
             self.register_buffer(name, _constants(name, values), persistent=False)
+        self._check_complete()
         self.cutoff_function = CosineCutoff() if cutoff_function is None else cutoff_function
-        self.register_buffer("pair_channel", _pair_channels(self.num_species), persistent=False)
+        self.register_buffer("pair_channel", pair_channels(self.num_species), persistent=False)
+
+    def _check_complete(self) -> None:
+        """Refuse constants that are there for a part of a term only, or for no term at all."""
+        for names in (("EtaR", "ShfR"), ("EtaA", "Zeta", "ShfA", "ShfZ")):
+            empty = [name for name in names if len(getattr(self, name)) == 0]
+            if empty and len(empty) < len(names):
+                raise ValueError(
+                    f"{', '.join(empty)} must be one or more finite numbers, got none; "
+                    f"all of {', '.join(names)} are empty where these terms are left out"
+                )
+        if self.num_features == 0:
+            raise ValueError("there are no terms: the constants of the radial and of the angular terms are all empty")
 
     @classmethod
     def like_1x(cls, num_species: int = 4) -> AEVComputer:
@@ -161,11 +176,7 @@ class AEVComputer(ExactBuffers):
         TypeError, ValueError
             As ``check_system``; also for species beyond ``num_species`` and for two atoms on one spot.
         """
-        system = check_system(*input_, cell, pbc)
-        check_element_indices(system.species, self.num_species)
-        pairs, vectors = neighborhoods(system, self.cutoff)
-        features = self.from_pairs(system.species.reshape(-1), pairs, vectors.to(system.coordinates.dtype))
-        return SpeciesFeatures(system.species, features.view(*system.species.shape, -1))
+        return features_of(self, input_, cell, pbc)
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the AEVs (N, F) of N flat slots with element indices ``species`` (N,), given the vectors (P, 3)."""
@@ -188,14 +199,18 @@ class AEVComputer(ExactBuffers):
         native = self.native_constants(vectors)
         if native is not None:
             return kernels.aev(center, neighbor_species, vectors, *native, num_atoms)
-        center, neighbor_species, vectors, distances = _within(self.Rcr, center, neighbor_species, vectors)
+        center, neighbor_species, vectors, distances = within(self.Rcr, center, neighbor_species, vectors)
         radial = self._radial(center, neighbor_species, distances, num_atoms)
-        center, neighbor_species, vectors, distances = _within(self.Rca, center, neighbor_species, vectors)
+        if self.angular_length == 0:
+            return radial
+        center, neighbor_species, vectors, distances = within(self.Rca, center, neighbor_species, vectors)
         angular = self._angular(center, neighbor_species, vectors, distances, num_atoms)
         return torch.cat([radial, angular], dim=-1)  # (N, F)
 
     def native_constants(self, vectors: Tensor) -> tuple[Tensor, list[int]] | None:
         """Return what the kernels have to know of these AEVs, or None where torch computes them from the vectors."""
+        if self.radial_length == 0 or self.angular_length == 0:
+            return None  # the kernels expect both kinds of terms
         kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
         if kind is None or not kernels.covers(vectors) or kernels.learned(self):
             return None
@@ -265,26 +280,8 @@ class AEVComputer(ExactBuffers):
 
 def _constants(name: str, values: Sequence[float] | Tensor | float) -> Tensor:
     tensor = torch.as_tensor(values, dtype=torch.float64).detach().clone().reshape(-1)
-    if len(tensor) == 0 or not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} must be one or more finite numbers, got {tensor.tolist()}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} must be finite numbers, got {tensor.tolist()}")
     if name in ("EtaR", "EtaA", "Zeta") and (tensor <= 0).any():
         raise ValueError(f"{name} must be positive, got {tensor.tolist()}")
     return tensor
-
-
-def _pair_channels(num_species: int) -> Tensor:
-    """Return the (E, E) channel of each unordered pair of elements, counted along the upper triangle."""
-    first, second = torch.triu_indices(num_species, num_species)
-    table = torch.zeros(num_species, num_species, dtype=torch.long)
-    table[first, second] = torch.arange(len(first))
-    table[second, first] = torch.arange(len(first))
-    return table
-
-
-def _within(cutoff: float, center: Tensor, species: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keep what is closer than the cutoff, and return the distances (P,) too."""
-    squared = (vectors.detach() * vectors.detach()).sum(-1)
-    near = (squared < cutoff * cutoff).nonzero().squeeze(1)
-    if len(near) < len(center):
-        center, species, vectors = center[near], species[near], vectors.index_select(0, near)
-    return center, species, vectors, vectors.norm(dim=-1)
