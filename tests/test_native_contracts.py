@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import test_contracts
 import test_references
-from contracts import INSTRUCTION_SETS, fresh, needs_kernels
+from contracts import INSTRUCTION_SETS, NATIVE_PAIRS, fresh, needs_kernels, potential
 from test_references import SYSTEMS, load
 
 import anipot
@@ -19,8 +19,16 @@ PATHS = [*INSTRUCTION_SETS[1:], "torch"]
 #: Both kinds of AEVs.
 MODELS = ("ani1x", "ani2x")
 
-# Every contract, and the fixture that it takes, is a test of this file too.
-globals().update({k: v for k, v in vars(test_contracts).items() if k.startswith("test_") or k == "model"})
+#: What the kernels compute as a whole, or in part.
+SOME = [*NATIVE_PAIRS, ("aev_1x", "atomwise"), ("acsf_g4", "ani_celu"), ("schnet", "atomwise"), ("painn", "ensemble")]
+
+# Every contract is a test of this file too.
+globals().update({k: v for k, v in vars(test_contracts).items() if k.startswith("test_")})
+
+
+@pytest.fixture(params=SOME, ids=["-".join(pair) for pair in SOME])
+def model(request: pytest.FixtureRequest) -> anipot.Potential:
+    return potential(*request.param)
 
 
 @pytest.fixture(params=PATHS, autouse=True, scope="module")
