@@ -16,16 +16,20 @@ from anipot.models import load
 from anipot.potential import Potential
 from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
+from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CELU",
+    "D3",
+    "ZBL",
     "AEVComputer",
     "ANIModel",
     "AtomicNetwork",
     "CosineCutoff",
+    "Coulomb",
     "EnergyShifter",
     "Ensemble",
     "Gaussian",

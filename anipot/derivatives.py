@@ -485,7 +485,7 @@ def _blocks(potential: Potential, system: System, pairs: Pairs, vectors: Tensor,
 
 
 def _edges(total: Tensor, limit: int, step: int) -> Tensor:
-    """Return the ends of blocks that cost about ``limit``, multiples of ``step``; ``total`` (N,) is the running cost."""
+    """Return the ends of blocks that cost about ``limit``, multiples of ``step``; ``total`` (N,) is the running sum."""
     num_blocks = -(-int(total[-1]) // limit)
     steps = total[-1] * torch.arange(1, num_blocks, device=total.device) / num_blocks
     cuts = torch.searchsorted(total, steps.to(total.dtype))
