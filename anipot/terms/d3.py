@@ -166,28 +166,29 @@ class _Periodic(torch.autograd.Function):
         ctx: Any, x: Tensor, cell: Tensor, numbers: Tensor, pbc: Tensor, parameters: Mapping[str, float], molecule: int
     ) -> Tensor:
         interface = _library("dftd3.interface")
-        lattice = complete_cell(cell.detach()[None], pbc[None])[0]
+        lattice, inside = _boxed(x.detach(), complete_cell(cell.detach()[None], pbc[None])[0], pbc)
         found = interface.DispersionModel(
-            *(t.detach().cpu().numpy() for t in (numbers, x, lattice, pbc))
+            *(t.detach().cpu().numpy() for t in (numbers, inside, lattice, pbc))
         ).get_dispersion(interface.RationalDampingParam(**parameters), grad=True)
         gradient, virial = x.new_tensor(found["gradient"]), x.new_tensor(found["virial"])
-        # dE/dε = xᵀ dE/dx + cellᵀ dE/dcell, where the lattice's own rows along free axes are held fixed.
-        of_cell = torch.linalg.inv(lattice).T @ (virial - x.detach().T @ gradient)
-        ctx.save_for_backward(gradient, torch.where(pbc[:, None], of_cell, 0.0))
+        # dE/dε = xᵀ dE/dx + cellᵀ dE/dcell; rows along free axes get nothing, but for rounding
+        of_cell = torch.linalg.inv(lattice).T @ (virial - inside.T @ gradient)
+        ctx.save_for_backward(x, cell, gradient, torch.where(pbc[:, None], of_cell, 0.0))
         ctx.molecule = molecule
         return x.new_tensor(float(found["energy"]))
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        of_x, of_cell = ctx.saved_tensors
-        return *_Gradient.apply(grad[0], of_x, of_cell, ctx.molecule), None, None, None, None
+        return *_Gradient.apply(grad[0], *ctx.saved_tensors, ctx.molecule), None, None, None, None
 
 
 class _Gradient(torch.autograd.Function):
-    """The first derivatives, which refuse to be differentiated."""
+    """The first derivatives, which refuse to be differentiated; they take x and cell only to depend on them."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, of_x: Tensor, of_cell: Tensor, molecule: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, grad: Tensor, x: Tensor, cell: Tensor, of_x: Tensor, of_cell: Tensor, molecule: int
+    ) -> tuple[Tensor, Tensor]:
         ctx.molecule = molecule
         return grad * of_x, grad * of_cell
 
@@ -197,6 +198,19 @@ class _Gradient(torch.autograd.Function):
             f"molecule {ctx.molecule} is periodic: D3 has forces and stress of periodic systems, but no second "
             "derivatives (s-dftd3 computes none); a Hessian needs a potential without it, or finite differences"
         )
+
+
+def _boxed(x: Tensor, lattice: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a lattice (3, 3) whose rows along free axes enclose all atoms, and coordinates (n, 3) inside them.
+
+    s-dftd3 wraps atoms into the cell along all axes, and would cut a slab or a wire that sticks out of its cell.
+    ``complete_cell`` has put unit vectors there, at right angles to all else.
+    """
+    along = x @ lattice.T  # (n, 3), of which the free axes count
+    low, high = along.amin(0), along.amax(0)
+    length = torch.where(pbc, 1.0, high - low + 2.0)
+    shift = torch.where(pbc, 0.0, 1.0 - low) @ lattice
+    return lattice * length[:, None], x + shift
 
 
 def _library(name: str) -> Any:
