@@ -64,7 +64,7 @@ class ZBL(ExactBuffers):
     >>> zbl = ZBL(["H", "C", "N", "O"], cutoff=2.0, inner=1.0)
     >>> hydrogen, carbon = zbl.numbers[[0, 0]], zbl.numbers[[1, 1]]
     >>> zbl.pair_energies(hydrogen, carbon, torch.tensor([0.5, 2.0]).double())
-    tensor([0.8817, 0.0000], dtype=torch.float64)
+    tensor([0.9687, 0.0000], dtype=torch.float64)
     """
 
     #: Vectors of pairs are all it looks at.
