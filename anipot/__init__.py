@@ -42,6 +42,7 @@ from anipot.representation import (
     wACSF,
 )
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
+from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 __version__ = "0.1.0"
@@ -49,6 +50,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ACSF",
     "CELU",
+    "D3",
+    "ZBL",
     "AEVComputer",
     "ANIModel",
     "AtomicNetwork",
@@ -57,6 +60,7 @@ __all__ = [
     "BesselBasis",
     "Charges",
     "CosineCutoff",
+    "Coulomb",
     "DipoleMoment",
     "ElementalDipoleMoment",
     "EnergyShifter",

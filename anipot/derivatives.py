@@ -408,6 +408,8 @@ def _gradients(total: Tensor, v: Tensor, own: System | None, retain_graph: bool)
     if own is None or not own.coordinates.requires_grad:
         return (_gradient(total, v, retain_graph),)
     leaves = [v, own.coordinates] + ([] if own.cell is None else [own.cell])
+    if not total.requires_grad:  # nothing but ghosts
+        total = total + 0 * own.coordinates.sum()
     found = torch.autograd.grad(total, leaves, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
     virial = own.coordinates.detach().mT @ found[1]
     if own.cell is not None:

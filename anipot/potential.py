@@ -105,6 +105,12 @@ class Potential(nn.Module):
                 raise ValueError(
                     f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}"
                 )
+        for term in self.terms:
+            elements = getattr(term, "elements", self.elements)
+            if tuple(elements) != self.elements:
+                raise ValueError(
+                    f"the term {type(term).__name__} is made for {elements}, but the potential for {self.elements}"
+                )
         length = getattr(self.representation, "num_features", None)
         for part, module in {"head": self.head, **heads}.items():
             expected = getattr(module, "num_features", None)

@@ -25,6 +25,8 @@ HARTREE_TO_KCALMOL = HARTREE_TO_JOULE * AVOGADRO / 4184.0
 HARTREE_TO_KJMOL = HARTREE_TO_JOULE * AVOGADRO / 1000.0
 #: Bohr radius in Å: the value of ``ase.units.Bohr``.
 BOHR_TO_ANGSTROM = 0.5291772105638411
+#: Coulomb constant e²/(4πε₀) in Hartree Å/e², which is Hartree × Bohr by the definition of both (CODATA 2014).
+COULOMB = BOHR_TO_ANGSTROM
 
 #: sqrt(Hartree / (Å² u)) as an angular frequency, expressed as a wavenumber in cm⁻¹: ω / (2πc).
 SQRT_MHESSIAN_TO_INVERSE_CM = math.sqrt(HARTREE_TO_JOULE * 1e20 / ATOMIC_MASS) / (2 * math.pi * SPEED_OF_LIGHT * 100)

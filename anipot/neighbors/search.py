@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from anipot.kernels import pairs as kernels
@@ -18,7 +17,7 @@ BRUTE_FORCE_LIMIT = 500_000
 
 
 def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float) -> Pairs:
-    """Return all pairs of real atoms (``species`` ≥ 0) closer than ``cutoff`` Å.
+    """Return all pairs of real atoms (``species`` ≥ 0) closer than ``cutoff`` Å, which is infinite for all pairs.
 
     Parameters
     ----------
@@ -28,17 +27,15 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
         (B, A, 3) in Å.
     cell, pbc
         (B, 3, 3) and (B, 3), or None for both; as ``check_system`` returns them.
-    cutoff
-        ``math.inf`` for all pairs of each molecule.
 
     Raises
     ------
     ValueError
-        For a periodic molecule and an infinite cutoff.
+        If the cutoff is infinite and a molecule periodic.
     """
     coordinates = coordinates.detach()
-    if math.isinf(cutoff):
-        cutoff = _beyond_all(species, coordinates, pbc)
+    if cutoff == math.inf:
+        return _all_pairs(species, coordinates, pbc)
     cell = None if cell is None else cell.detach()
     found = kernels.find_pairs(species >= 0, coordinates, cell, pbc, cutoff)
     if found is not None:
@@ -48,15 +45,14 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
     return search(coordinates, species >= 0, cell, pbc, cutoff)
 
 
-def _beyond_all(species: Tensor, coordinates: Tensor, pbc: Tensor | None) -> float:
-    """Return a distance (Å) that no pair of a molecule reaches."""
-    if pbc is not None and pbc.any():
+def _all_pairs(species: Tensor, coordinates: Tensor, pbc: Tensor | None) -> Pairs:
+    if pbc is not None:
+        b = int(pbc.any(-1).nonzero()[0])
         raise ValueError(
-            f"molecule {int(pbc.any(-1).nonzero()[0])} is periodic, but the potential has no cutoff: "
-            "it sees all pairs of a molecule and takes no periodic ones"
+            f"molecule {b} has pbc {pbc[b].tolist()}, but an infinite cutoff is for molecules without periodic axes; "
+            "a periodic system needs a finite one (for a Coulomb term, that of its Ewald sum)"
         )
-    real = torch.where((species >= 0)[..., None], coordinates, 0.0).double()
-    return 1.0 + 2 * float(real.norm(dim=-1).max()) if real.numel() else 1.0
+    return brute_force(coordinates, species >= 0, None, None, cutoff=math.inf)
 
 
 def neighborhoods(system: System, cutoff: float) -> tuple[Pairs, Tensor]:
