@@ -41,6 +41,7 @@ from anipot.representation import (
     SmoothCutoff,
     wACSF,
 )
+from anipot.response import atomic_polar_tensors
 from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnergies, SpeciesFeatures, pad
 from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
@@ -84,6 +85,7 @@ __all__ = [
     "SpeciesEnergies",
     "SpeciesFeatures",
     "VibrationalAnalysis",
+    "atomic_polar_tensors",
     "backends",
     "hessian_vector_product",
     "load",

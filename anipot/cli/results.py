@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from anipot.cli.common import Place
 Results = Iterable[tuple[Any, dict[str, Any]]]
 
 
-def record(place: Place, result: Any, b: int, n: int) -> dict[str, Any]:
-    """Return molecule ``b`` with ``n`` atoms of a ``SinglePoint`` as lists; keys carry the units."""
+def record(place: Place, result: Any, b: int, n: int, per_atom: Collection[str] = ()) -> dict[str, Any]:
+    """Return molecule ``b`` with ``n`` atoms of a ``SinglePoint`` as lists; keys carry the units.
+
+    ``per_atom`` names the properties that have one value for each atom.
+    """
     values: dict[str, Any] = {"file": place.file, "frame": place.frame, "energy_hartree": float(result.energies[b])}
     if result.forces is not None:
         values["forces_hartree_per_angstrom"] = result.forces[b, :n].tolist()
@@ -29,7 +32,16 @@ def record(place: Place, result: Any, b: int, n: int) -> dict[str, Any]:
         values["members_energies_hartree"] = members.energies[:, b].tolist()
         values["members_std_hartree"] = None if single else float(members.energies_std[b])
         values["qbc_hartree"] = None if single else float(members.qbc[b])
+    for name, value in (result.properties or {}).items():
+        values[name] = _without_nan((value[b, :n] if name in per_atom else value[b]).tolist())
     return values
+
+
+def _without_nan(value: Any) -> Any:
+    """Return None in place of NaN, which is no JSON: atoms that have no such property."""
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if value != value else value
 
 
 def write_results(path: str, results: Results) -> None:
@@ -85,6 +97,7 @@ def with_results(atoms: Any, values: dict[str, Any]) -> Any:
     if "stress_hartree_per_angstrom3" in values:
         full = np.array(values["stress_hartree_per_angstrom3"]) * HARTREE_TO_EV
         found["stress"] = full_3x3_to_voigt_6_stress(full)
+    found |= {name: np.array(values[name]) for name in ("dipole", "charges") if name in values}
     copy = atoms.copy()
     for key in ("members_energies", "members_std", "qbc"):
         value = values.get(f"{key}_hartree")

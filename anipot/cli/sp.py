@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", help=".xyz or .extxyz (eV), .json or .csv (Hartree); a table if not given")
     parser.add_argument("--index", default=":", help="which frames, as in ASE (default: all)")
     parser.add_argument("--max-atoms", type=int, default=4096, help="atoms of a batch, padding included")
-    for name in ("forces", "stress", "hessian", "members", "atomic-energies"):
+    for name in ("forces", "stress", "hessian", "members", "atomic-energies", "properties"):
         parser.add_argument(f"--{name}", action="store_true")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -94,7 +94,10 @@ def _batch(model: Any, args: argparse.Namespace, frames: list[tuple[Place, Any]]
     species, coordinates = pad(molecules)
     cell = torch.stack([torch.tensor(a.cell.array) for a in atoms])
     pbc = torch.stack([torch.tensor(a.pbc) for a in atoms])
-    wanted = {name: getattr(args, name) for name in ("forces", "stress", "hessian", "members", "atomic_energies")}
+    wanted = {
+        name: getattr(args, name)
+        for name in ("forces", "stress", "hessian", "members", "atomic_energies", "properties")
+    }
     inputs = [tensor.to(model.device) for tensor in (species, coordinates, cell, pbc)]
     try:
         result = single_point(model, *inputs, **wanted)
@@ -102,4 +105,5 @@ def _batch(model: Any, args: argparse.Namespace, frames: list[tuple[Place, Any]]
         if len(frames) > 1:  # find the frame: alone, it is the only one that can be meant
             return [value for frame in frames for value in _batch(model, args, [frame])]
         raise UsageError(f"{where[0]}: {error}") from error
-    return [record(where[b], result, b, len(a)) for b, a in enumerate(atoms)]
+    per_atom = [name for name, head in model.property_heads.items() if getattr(head, "per_atom", False)]
+    return [record(where[b], result, b, len(a), per_atom) for b, a in enumerate(atoms)]

@@ -57,6 +57,11 @@ class Ensemble(nn.ModuleList):
         """Whether the values of two systems add up."""
         return all(getattr(member, "extensive", True) for member in self)
 
+    @property
+    def per_atom(self) -> bool:
+        """Whether there is a value for each atom, not one for a molecule."""
+        return all(getattr(member, "per_atom", False) for member in self)
+
     def from_environments(self, environments: Environments) -> Tensor:
         """Return the mean of the members, where these are heads of a property."""
         return torch.stack([member.from_environments(environments) for member in self]).mean(0)  # type: ignore[operator]

@@ -36,6 +36,9 @@ class AtomicProperty(nn.Module):
     torch.Size([1, 3])
     """
 
+    #: There is a value for each atom, not one for a molecule.
+    per_atom = True
+
     def __init__(self, networks: nn.Module | Sequence[nn.Module | None]) -> None:
         super().__init__()
         common = isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList)

@@ -46,6 +46,10 @@ class Calculator(AseCalculator):
 
     A total charge in ``atoms.info["charge"]``, or initial charges that add up to one, is refused.
 
+    What the property heads of the potential say is computed when it is asked for: ``atoms.get_dipole_moment()`` (e·Å)
+    and ``atoms.get_charges()`` (e) where there are heads named "dipole" and "charges", others by
+    ``calculator.get_property(name, atoms)``.
+
     Examples
     --------
     >>> import torch
@@ -70,6 +74,7 @@ class Calculator(AseCalculator):
         self.model = as_potential(model)
         if self.model is not model and not self.model.periodic_table_index:
             raise ValueError("this Sequential has no SpeciesConverter, so its elements are unknown; put one in front")
+        self.implemented_properties = [*type(self).implemented_properties, *self.model.property_heads]
         self.skin = float(skin)
         self._neighbors = VerletList(self.model.cutoff, self.skin)
         self._engine: Engine | None = None
@@ -101,7 +106,8 @@ class Calculator(AseCalculator):
             self.atoms = atoms.copy()
         self.results = {}  # nothing stale may survive a calculation that fails
         atoms = self._given(atoms)
-        result = self._evaluate(atoms, Ask(atomic_energies=True, stress=_has_stress(atoms)))
+        heads = tuple(name for name in self.model.property_heads if name in properties)
+        result = self._evaluate(atoms, Ask(atomic_energies=True, stress=_has_stress(atoms), properties=heads))
         energy = float(result.energies) * Hartree
         self.results = {
             "energy": energy,
@@ -111,6 +117,7 @@ class Calculator(AseCalculator):
         }
         if result.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_numpy(result.stress) * Hartree)
+        self.results |= {name: _numpy(value) for name, value in (result.properties or {}).items()}
 
     def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
         """Return the Hessian (3N, 3N) in eV/Å²."""
