@@ -13,7 +13,7 @@ from torch import Tensor
 from anipot.elements import symbol
 from anipot.energy import EnergyShifter
 from anipot.engine import Engine, engine_of
-from anipot.hessian import gradient_graph, hessian_of, native_hessian, network_bytes
+from anipot.hessian import gradient_graph, hessian_of, native_hessian
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
@@ -371,7 +371,7 @@ def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vec
         for g in range(num_gradients if wants_gradient else 0):
             gradients.append(_gradients(totals[g], v, own, g + 1 < num_gradients))
         parts.append((atomic.detach(), gradients, {name: value.detach() for name, value in properties.items()}))
-    return _joined(parts, vectors.new_zeros(num_gradients, 0, 3), wants_gradient, bool(_needs_positions(potential)))
+    return _joined(parts, vectors.new_zeros(num_gradients, 0, 3), wants_gradient, potential.needs_positions)
 
 
 def _joined(parts: list[Any], nothing: Tensor, wants_gradient: bool, positions: bool) -> _Found:
@@ -386,10 +386,6 @@ def _joined(parts: list[Any], nothing: Tensor, wants_gradient: bool, positions: 
     return _Found(atomic, joined[0], of_coordinates, virial, properties)
 
 
-def _needs_positions(potential: Potential) -> bool:
-    return any(getattr(term, "needs_positions", False) for term in potential.terms)
-
-
 def _own_geometry(potential: Potential, system: System, block: _Block, wants_gradient: bool) -> System | None:
     """Return the molecules of a block as leaves of a graph of their own; None where vectors are all there is."""
     if block.molecules is None:
@@ -397,7 +393,7 @@ def _own_geometry(potential: Potential, system: System, block: _Block, wants_gra
     x = torch.where((system.species < 0)[..., None], 0.0, system.coordinates.detach())[block.molecules]
     cell = None if system.cell is None else system.cell[block.molecules].detach()
     pbc = None if system.pbc is None else system.pbc[block.molecules]
-    if _needs_positions(potential) and wants_gradient:
+    if potential.needs_positions and wants_gradient:
         x = x.double().requires_grad_()
         cell = None if cell is None else cell.double().requires_grad_()
     return System(system.species[block.molecules], x, cell, pbc)
@@ -450,35 +446,30 @@ def _block_energies(
             if atoms.start
             else Pairs(center, neighbor, shift)
         )
+        if not properties:
+            return potential.members_from_vectors(species[atoms], mine, v, own), {}
         return potential.members_and_properties(species[atoms], mine, v, own, properties)
-    representation = potential.representation
-    args = (center - atoms.start, species[neighbor], v.to(potential.dtype), atoms.stop - atoms.start)
-    features = representation.from_neighborhoods(*args)  # type: ignore[operator]
-    return potential.atomic_energies_of(species[atoms], features), {}
+    return potential.energies_of_neighborhoods(species[atoms], center - atoms.start, species[neighbor], v), {}
 
 
 def _blocks(potential: Potential, system: System, pairs: Pairs, vectors: Tensor, properties: bool) -> Iterator[_Block]:
     """Yield what is computed together, so that memory stays bounded and small blocks stay in the caches.
 
-    Single atoms where the energy of an atom depends on its own neighbors and nothing else (``from_neighborhoods``);
-    whole molecules otherwise.
+    Single atoms where the energy of an atom depends on its own neighbors and nothing else; whole molecules otherwise.
     """
     num_molecules, num_atoms = system.species.shape
     num_slots = num_molecules * num_atoms
-    representation = potential.representation
     whole = _Block(slice(0, len(pairs.center)), slice(0, num_slots), slice(0, num_molecules))
-    if num_slots == 0 or not hasattr(representation, "memory_estimate"):
+    cost = potential.memory_estimate(pairs.center, vectors, num_slots) if num_slots else None
+    if cost is None:
         yield whole
         return
-    cost = representation.memory_estimate(pairs.center, vectors, num_slots) + network_bytes(potential)  # type: ignore[operator]
     total = (cost * (0.5 if potential.dtype == torch.float32 else 1.0)).cumsum(0)
-    limit = int(getattr(representation, "block_bytes", BLOCK_BYTES))
+    limit = BLOCK_BYTES if potential.block_bytes is None else potential.block_bytes
     if int(total[-1]) <= limit:
         yield whole
         return
-    step = num_atoms
-    if hasattr(representation, "from_neighborhoods") and not len(potential.terms) and not properties:
-        step = 1
+    step = 1 if potential.is_local and not properties else num_atoms
     edges = _edges(total, limit, step)
     pair_edges = torch.searchsorted(pairs.center, edges).tolist()
     for i, (start, stop) in enumerate(zip(edges.tolist(), edges[1:].tolist(), strict=False)):

@@ -171,6 +171,7 @@ class _Plan:
     """Addresses and sizes of a potential's parts, and how to see at once that they are no longer right."""
 
     def __init__(self, potential: Potential, old: _Plan | None) -> None:
+        _check_methods(potential)  # first: where these are others, there need not be such parts
         aev, head, shifter = potential.representation, potential.head, potential.shifter
         if potential.device.type != "cpu":
             raise NotCovered(f"the model is on {potential.device}")
@@ -358,16 +359,17 @@ def _values(dicts: list[Any]) -> Iterable[Any]:
     return chain.from_iterable(map(dict.values, dicts))
 
 
+def _check_methods(potential: Potential) -> None:
+    """Refuse a potential that computes something else than its parts say."""
+    if own := potential.overridden():
+        raise NotCovered(f"{type(potential).__name__} has {' and '.join(own)} of its own")
+
+
 def _check_parts(potential: Potential) -> None:
     """Refuse parts that compute something else than the kernels do, or keep their numbers in another way."""
     if len(potential.terms):
         raise NotCovered(f"the potential has energy terms: {', '.join(type(t).__name__ for t in potential.terms)}")
     for part, plain, names in (
-        (
-            potential,
-            Potential,
-            ("members_and_properties", "members_from_vectors", "environments", "atomic_energies_of"),
-        ),
         (potential.shifter, EnergyShifter, ("sae", "atomic")),
         (potential.converter, SpeciesConverter, ("convert",)),
     ):

@@ -28,9 +28,9 @@ def hessian_of(potential: Potential, system: System, pairs: Pairs) -> Tensor:
 
 def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor | None:
     """Return the same where the kernels cover the potential, else None."""
-    aev, head = potential.representation, potential.head
-    if engine_of(potential).covers() or not isinstance(aev, AEVComputer):
+    if engine_of(potential).covers() or not isinstance(potential.representation, AEVComputer):
         return None
+    aev, head = potential.representation, potential.head
     with torch.no_grad():
         vectors = displacements(pairs, system.coordinates, system.cell, system.pbc).to(potential.dtype)
         native = aev.native_constants(vectors)
@@ -84,13 +84,6 @@ def _by_autograd(potential: Potential, system: System, pairs: Pairs) -> Tensor:
 def _direction_bytes(potential: Potential, system: System, pairs: Pairs) -> int:
     """Return roughly the bytes that one direction of a Hessian takes in the double backward."""
     vectors = displacements(pairs, system.coordinates.detach(), system.cell, system.pbc).detach()
-    species = system.species.reshape(-1)
-    estimate = getattr(potential.representation, "memory_estimate", None)
-    cost = 4096 * len(species) if estimate is None else int(estimate(pairs.center, vectors, len(species)).sum())
-    return cost + network_bytes(potential) * len(species)
-
-
-def network_bytes(potential: Potential) -> int:
-    """Return roughly the bytes that one atom takes in the networks of all members and their gradient, in float64."""
-    hidden = sum(p.shape[0] for p in potential.head.parameters()) // max(1, len(potential.elements))
-    return 8 * 4 * hidden
+    num_atoms = system.species.numel()
+    estimate = potential.memory_estimate(pairs.center, vectors, num_atoms)
+    return (4096 + potential.network_bytes) * num_atoms if estimate is None else int(estimate.sum())

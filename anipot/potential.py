@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,15 @@ from anipot.structures import (
 
 if TYPE_CHECKING:
     from anipot.interfaces.ase import Calculator
+
+#: Methods that make energies; a subclass that has its own computes something else than its parts say.
+_COMPUTING = (
+    "members_and_properties",
+    "members_from_vectors",
+    "environments",
+    "atomic_energies_of",
+    "energies_of_neighborhoods",
+)
 
 
 class Potential(nn.Module):
@@ -145,31 +155,100 @@ class Potential(nn.Module):
         """Where the potential computes."""
         return self.shifter.self_energies.device
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the energy of an atom follows from its neighbors alone: then a few atoms can be computed at a time.
+
+        ``energies_of_neighborhoods`` does so then; properties are computed for whole molecules all the same.
+        """
+        plain = not (len(self.terms) or self.overridden())
+        return plain and hasattr(self.representation, "from_neighborhoods")
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether energies depend on coordinates and cells in other ways than through the vectors of pairs."""
+        return any(getattr(term, "needs_positions", False) for term in self.terms)
+
+    @property
+    def block_bytes(self) -> int | None:
+        """Bytes that atoms which are computed together should take, where the representation has a wish."""
+        return getattr(self.representation, "block_bytes", None)
+
+    def memory_estimate(self, center: Tensor, vectors: Tensor, num_atoms: int) -> Tensor | None:
+        """Return roughly the bytes (N,) that each atom and its gradient take in float64; None if nobody knows.
+
+        Parameters
+        ----------
+        center, vectors
+            (P,) and (P, 3) of all pairs.
+        num_atoms
+            N.
+        """
+        if not hasattr(self.representation, "memory_estimate"):
+            return None
+        features: Tensor = self.representation.memory_estimate(center, vectors, num_atoms)  # type: ignore[operator]
+        return features + self.network_bytes
+
+    @property
+    def network_bytes(self) -> int:
+        """Roughly the bytes that one atom takes in the networks of all members and their gradient, in float64."""
+        hidden = sum(p.shape[0] for p in self.head.parameters()) // max(1, len(self.elements))
+        return 8 * 4 * hidden
+
+    @classmethod
+    def overridden(cls, plain: type[Potential] | None = None) -> list[str]:
+        """Return the methods that compute energies in another way than those of ``plain``, ``Potential`` by default."""
+        return [name for name in _COMPUTING if getattr(cls, name) is not getattr(plain or Potential, name)]
+
     def info(self) -> dict[str, Any]:
-        """Return what there is to know: elements, cutoffs, level of theory, units, citation, source and checksum."""
+        """Return what there is to know: parts, elements, cutoffs, units, level of theory, citation, source, checksum.
+
+        All of it is JSON: where a cutoff is infinite it is None, and ``cutoff_note`` says so.
+        """
         names = ("Rcr", "Rca", "angular_cutoff")
         cutoffs = {name: getattr(self.representation, name) for name in names if hasattr(self.representation, name)}
+        parts = {"representation": _brief(self.representation), "head": _brief(self.head)}
+        return self._with_details(parts, cutoffs)
+
+    def _with_details(self, parts: Mapping[str, Any], cutoffs: Mapping[str, float]) -> dict[str, Any]:
+        """Return ``info`` of what the potential is made of."""
+        note = {"cutoff_note": "infinite: all pairs of a molecule"} if math.isinf(self.cutoff) else {}
         facts = {
             "name": self.name,
             "elements": list(self.elements),
             "members": len(self),
+            **parts,
             "cutoff": self.cutoff,
+            **note,
             **cutoffs,
             "units": {"length": "angstrom", "energy": "hartree"},
             "charge": "neutral molecules only",
-            **({"properties": list(self.property_heads)} if self.property_heads else {}),
-            **({"terms": [type(term).__name__ for term in self.terms]} if self.terms else {}),
+            **({"properties": {k: _brief(v) for k, v in self.property_heads.items()}} if self.property_heads else {}),
+            **({"terms": [_brief(term) for term in self.terms]} if self.terms else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in self.parameters()),
         }
-        return facts | {k: v for k, v in self.details.items() if k not in facts}
+        known: dict[str, Any] = _finite(facts | {k: v for k, v in self.details.items() if k not in facts})
+        return known
 
     def __len__(self) -> int:
         """Number of members."""
         return len(self.head) if isinstance(self.head, Ensemble) else 1
 
     def __getitem__(self, index: int) -> Self:
-        """Return one member as a potential of its own; weights are shared with this one."""
+        """Return one member as a potential of its own; weights are shared with this one.
+
+        It has the same property heads and terms as this one.
+        """
+        index = self._member_index(index)
+        head = self.head[index] if isinstance(self.head, Ensemble) else self.head
+        name = f"{self.name}[{index}]" if len(self) > 1 else self.name
+        args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
+        member = type(self)(*args, properties=dict(self.property_heads), terms=list(self.terms))
+        return member.to(self.device).train(self.training)
+
+    def _member_index(self, index: int) -> int:
+        """Return the index of a member, counted from 0, or refuse it."""
         if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise TypeError(f"a member is chosen by an integer, got {index!r}")
         index = operator.index(index)
@@ -177,12 +256,7 @@ class Potential(nn.Module):
             raise IndexError(
                 f"{self.name or 'this potential'} has {len(self)} members, 0 to {len(self) - 1}; got {index}"
             )
-        index %= len(self)
-        head = self.head[index] if isinstance(self.head, Ensemble) else self.head
-        name = f"{self.name}[{index}]" if len(self) > 1 else self.name
-        args = (self.elements, self.representation, head, self.shifter, name, self.details, self.periodic_table_index)
-        member = type(self)(*args, properties=dict(self.property_heads), terms=list(self.terms))
-        return member.to(self.device).train(self.training)
+        return index % len(self)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
@@ -318,6 +392,24 @@ class Potential(nn.Module):
             features = self.representation.from_pairs(species, pairs, narrow)  # type: ignore[operator]
         return Environments(species, pairs, vectors, features, equivariant, system)
 
+    def energies_of_neighborhoods(
+        self, species: Tensor, center: Tensor, neighbor_species: Tensor, vectors: Tensor
+    ) -> Tensor:
+        """Return the members' energies (M, n) of n atoms without self energies, where the potential ``is_local``.
+
+        Parameters
+        ----------
+        species
+            (n,) element indices.
+        center
+            (P,) ascending, 0 … n − 1.
+        neighbor_species, vectors
+            (P,) and (P, 3) of the neighbors.
+        """
+        representation = self.representation
+        features = representation.from_neighborhoods(center, neighbor_species, vectors.to(self.dtype), len(species))  # type: ignore[operator]
+        return self.atomic_energies_of(species, features)
+
     def atomic_energies_of(self, species: Tensor, features: Tensor) -> Tensor:
         """Return the members' energies (M, N) of N flat slots without self energies, given their features (N, F)."""
         plain = type(self.head) in (ANIModel, Ensemble) and "atomic_energies" not in vars(self.head)
@@ -349,4 +441,23 @@ class Potential(nn.Module):
         save_model(self, path)
 
     def extra_repr(self) -> str:
-        return f"{self.name or 'unnamed'}: {', '.join(self.elements)}; members: {len(self)}"
+        more = {"properties": list(self.property_heads), "terms": [type(term).__name__ for term in self.terms]}
+        rest = "".join(f"; {what}: {', '.join(names)}" for what, names in more.items() if names)
+        return f"{self.name or 'unnamed'}: {', '.join(self.elements)}; members: {len(self)}{rest}"
+
+
+def _brief(module: nn.Module) -> str:
+    """Return a module in one line, without its submodules."""
+    if isinstance(module, Ensemble):
+        return f"{len(module)} × {_brief(module[0])}"
+    settings = module.extra_repr()
+    return f"{type(module).__name__}({settings})" if settings else type(module).__name__
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that JSON does not have by None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,43 +1,31 @@
 """The file format of a potential: one safetensors file whose header says how to rebuild it. No pickle.
 
-Tensors are named ``member.element.layer.weight`` and ``.bias``, such as ``0.H.2.weight``. Self energies and constants
-stand in the header as decimal numbers, which JSON keeps to the last bit.
+The header holds a description of every part (see ``anipot.blueprints``), with constants and self energies as decimal
+numbers, which JSON keeps to the last bit. Tensors are the weights, by their names in the potential, such as
+``head.0.1.linears.2.weight``. A weight or module that stands in several places is written once; ``links`` in the header
+say where else it belongs.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anipot.energy import EnergyShifter
-from anipot.head import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian
+from anipot import storage_v1
+from anipot.blueprints import build, describe, plain_class
 from anipot.potential import Potential
-from anipot.representation import AEVComputer, CosineCutoff, SmoothCutoff
 
 FORMAT = "anipot-potential"
-VERSION = 1
-
-_ACTIVATIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "CELU": (CELU, ("alpha",)),
-    "Gaussian": (Gaussian, ()),
-    "GELU": (nn.GELU, ("approximate",)),
-    "SiLU": (nn.SiLU, ()),
-    "Tanh": (nn.Tanh, ()),
-    "ELU": (nn.ELU, ("alpha",)),
-    "ReLU": (nn.ReLU, ()),
-    "Softplus": (nn.Softplus, ("beta", "threshold")),
-}
-_CUTOFFS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "cosine": (CosineCutoff, ()),
-    "smooth": (SmoothCutoff, ("order", "eps")),
-}
-_AEV_CONSTANTS = ("EtaR", "ShfR", "EtaA", "Zeta", "ShfA", "ShfZ")
+#: The version that is written, and all that are read.
+VERSION = 2
+READABLE = (1, 2)
 
 
 def save_model(potential: Potential, path: str | os.PathLike[str]) -> None:
@@ -46,7 +34,7 @@ def save_model(potential: Potential, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        For a representation, network or activation that the format does not know.
+        For a part that the format does not know, naming it, its place and what is known.
 
     Examples
     --------
@@ -61,38 +49,28 @@ def save_model(potential: Potential, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.torch import save_file
 
-    metadata, tensors = describe(potential)
-    save_file(tensors, os.fspath(path), metadata={FORMAT: json.dumps(metadata, sort_keys=True)})
+    metadata, weights = to_file(potential)
+    try:
+        header = json.dumps(_without_infinities(metadata), sort_keys=True, allow_nan=False)
+    except TypeError as error:  # all else in there is plain data
+        raise TypeError(f"the details of {potential.name or 'this potential'} are not JSON-able: {error}") from error
+    save_file(weights, os.fspath(path), metadata={FORMAT: header})
 
 
-def describe(potential: Potential) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_file(potential: Potential) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the JSON-able description of a potential and its weights by name."""
-    members = list(potential.head) if isinstance(potential.head, Ensemble) else [potential.head]
-    elements = potential.elements
-    tensors: dict[str, Tensor] = {}
-    networks = []
-    for m, member in enumerate(members):
-        if not isinstance(member, ANIModel):
-            raise TypeError(f"cannot save a {type(member).__name__}; known are ANIModel and an Ensemble of them")
-        networks.append({e: _describe_network(net, e) for e, net in zip(elements, member, strict=True)})
-        for element, network in zip(elements, member, strict=True):
-            for i, linear in enumerate(network.linears):  # type: ignore[arg-type]
-                named = {f"{m}.{element}.{i}.{name}": p.detach().cpu() for name, p in linear.named_parameters()}
-                tensors |= {name: p.contiguous().clone() for name, p in named.items()}
-    metadata = {
-        "version": VERSION,
-        "name": potential.name,
-        "elements": list(elements),
-        "representation": _describe_aev(potential.representation),
-        "ensemble": isinstance(potential.head, Ensemble),
-        "members": networks if any(n != networks[0] for n in networks) else [networks[0]],
-        "num_members": len(networks),
-        "self_energies": potential.shifter.self_energies.tolist(),
-        "fit_intercept": potential.shifter.fit_intercept,
-        "units": {"length": "angstrom", "energy": "hartree"},
-        "details": potential.details,
-    }
-    return metadata, tensors
+    description = _describe(potential)
+    rebuilt = _build(description, True)
+    _check_structure(potential, rebuilt)
+    known = _links(rebuilt)
+    links = {path: first for path, first in _links(potential).items() if known.get(path) != first}
+    weights = {name: p.detach().cpu().contiguous().clone() for name, p in potential.named_parameters()}
+    _link(rebuilt, links)
+    if problem := _misfit(_places(rebuilt, weights), weights):
+        raise TypeError(f"cannot save {potential.name or 'this potential'}: {problem}")
+    units = {"length": "angstrom", "energy": "hartree"}
+    facts = {"version": VERSION, "elements": list(potential.elements), "num_members": len(potential), "units": units}
+    return description | facts | {"links": links}, weights
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -118,11 +96,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     if FORMAT not in header:
         raise ValueError(f"{path} is a safetensors file, but not a potential: its header has no {FORMAT!r} entry")
     try:
-        metadata = json.loads(header[FORMAT])
-    except json.JSONDecodeError as error:
+        metadata = _with_infinities(json.loads(header[FORMAT]))
+    except ValueError as error:
         raise ValueError(f"{path} has a header that is not JSON: {error}") from error
-    if metadata.get("version") != VERSION:
-        raise ValueError(f"{path} has format version {metadata.get('version')}; this release reads version {VERSION}")
+    if not isinstance(metadata, dict) or metadata.get("version") not in READABLE:
+        seen = metadata.get("version") if isinstance(metadata, dict) else None
+        raise ValueError(f"{path} has format version {seen}; this release reads {', '.join(map(str, READABLE))}")
     return metadata
 
 
@@ -132,12 +111,12 @@ def load_model(
     dtype: torch.dtype | None = None,
     periodic_table_index: bool = True,
 ) -> Potential:
-    """Rebuild a potential from its file; weights are mapped from the file, not read, until they are used.
+    """Rebuild a potential from its file.
 
     Parameters
     ----------
     path
-        Written by ``save_model``.
+        Written by ``save_model``, of this release or of an earlier one.
     device, dtype
         Of the networks; the dtype of the file by default.
     periodic_table_index
@@ -146,80 +125,162 @@ def load_model(
     Raises
     ------
     FileNotFoundError, ValueError
-        As ``read_metadata``; also if weights are missing or of the wrong shape.
+        As ``read_metadata``; also if a weight is missing, not expected or of the wrong shape, naming file and weight.
+    ModuleNotFoundError
+        If the potential has a part that needs a package which is not installed.
     """
     from safetensors.torch import load_file
 
     metadata = read_metadata(path)
     weights = load_file(os.fspath(path))
     try:
-        potential = _build(metadata, weights, periodic_table_index)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} does not describe a potential that can be rebuilt: {error}") from error
+        if metadata["version"] == 1:
+            metadata, weights = storage_v1.description(metadata), storage_v1.renamed(metadata, weights)
+        potential = _build(metadata, periodic_table_index)
+        _link(potential, metadata["links"])
+        problem = _fill(potential, weights)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} does not describe a potential that can be rebuilt: {reason}") from error
+    if problem:
+        raise ValueError(f"{path} does not fit what it describes: {problem}")
     return potential.to(device=device, dtype=dtype)
 
 
-def _build(metadata: dict[str, Any], weights: dict[str, Tensor], periodic_table_index: bool) -> Potential:
-    elements = metadata["elements"]
-    descriptions = metadata["members"]
-    if len(descriptions) == 1:
-        descriptions = descriptions * metadata["num_members"]
-    members = []
-    with torch.device("meta"):  # weights come from the file; no memory is filled twice
-        for networks in descriptions:
-            members.append(ANIModel([_build_network(networks[element]) for element in elements]))
-    for m, member in enumerate(members):
-        for element, network in zip(elements, member, strict=True):
-            prefix = f"{m}.{element}."
-            mine = {f"linears.{k.removeprefix(prefix)}": v for k, v in weights.items() if k.startswith(prefix)}
-            network.load_state_dict(mine, assign=True)
-    head: nn.Module = Ensemble(members) if metadata["ensemble"] else members[0]
-    shifter = EnergyShifter(metadata["self_energies"], metadata["fit_intercept"])
-    representation = _build_aev(metadata["representation"], len(elements))
-    name, details = metadata["name"], metadata["details"]
-    return Potential(elements, representation, head, shifter, name, details, periodic_table_index)
+# ------------------------------------------------------------------------------------------ parts of a potential
 
 
-def _describe_aev(aev: nn.Module) -> dict[str, Any]:
-    if not isinstance(aev, AEVComputer):
-        raise TypeError(f"cannot save a {type(aev).__name__}; known representations: AEVComputer")
-    constants = {name: getattr(aev, name).tolist() for name in _AEV_CONSTANTS}
-    cutoff = _describe_object(aev.cutoff_function, _CUTOFFS, "cutoff function")
-    return {"kind": "AEVComputer", "Rcr": aev.Rcr, "Rca": aev.Rca, **constants, "cutoff_function": cutoff}
+def _describe(potential: Potential) -> dict[str, Any]:
+    if own := potential.overridden():
+        name = type(potential).__name__
+        raise TypeError(f"cannot save a {name}, which computes in ways of its own: {', '.join(own)}")
+    heads = potential.property_heads.items()
+    return {
+        "kind": "Potential",
+        "name": potential.name,
+        "elements": list(potential.elements),
+        "representation": describe(potential.representation, "representation", "representations"),
+        "head": describe(potential.head, "head", "heads"),
+        "shifter": describe(potential.shifter, "shifter", "self energies"),
+        # A list, since keys of JSON are sorted and the order of properties is the user's.
+        "properties": [[name, describe(h, f"property_heads.{name}", "property heads", "heads")] for name, h in heads],
+        "terms": [describe(term, f"terms.{i}", "energy terms") for i, term in enumerate(potential.terms)],
+        "details": potential.details,
+    }
 
 
-def _build_aev(description: dict[str, Any], num_species: int) -> AEVComputer:
-    if description["kind"] != "AEVComputer":
-        raise TypeError(f"unknown representation {description['kind']!r}")
-    constants = {name: description[name] for name in ("Rcr", "Rca", *_AEV_CONSTANTS)}
-    cutoff_function = _build_object(description["cutoff_function"], _CUTOFFS, "cutoff function")
-    return AEVComputer(**constants, num_species=num_species, cutoff_function=cutoff_function)
+def _build(description: Mapping[str, Any], periodic_table_index: bool) -> Potential:
+    if description["kind"] != "Potential":
+        raise ValueError(f"unknown kind {description['kind']!r}, perhaps of a later release; known: Potential")
+    return Potential(
+        description["elements"],
+        build(description["representation"]),
+        build(description["head"]),
+        build(description["shifter"]),
+        description["name"],
+        description["details"],
+        periodic_table_index,
+        properties={name: build(head) for name, head in description["properties"]},
+        terms=build(description["terms"]),
+    )
 
 
-def _describe_network(network: nn.Module, element: str) -> dict[str, Any]:
-    if not isinstance(network, AtomicNetwork):
-        raise TypeError(f"cannot save the network of {element}, a {type(network).__name__}; use AtomicNetwork")
-    activation = _describe_object(network.activation, _ACTIVATIONS, f"activation of {element}")
-    return {"sizes": list(network.sizes), "activation": activation, "bias": network.linears[0].bias is not None}
+def _check_structure(potential: nn.Module, rebuilt: nn.Module) -> None:
+    """Refuse a potential in which somebody has put another module than its constructor does."""
+    seen, expected = (dict(module.named_modules(remove_duplicate=False)) for module in (potential, rebuilt))
+    for path in [*seen, *expected]:
+        if not path:
+            continue  # the potential itself, of which there may be harmless subclasses
+        names = [plain_class(modules[path]).__name__ if path in modules else "nothing" for modules in (seen, expected)]
+        if names[0] != names[1]:
+            raise TypeError(f"cannot save {path}: it is {names[0]}, but the constructor puts {names[1]} there")
 
 
-def _build_network(description: dict[str, Any]) -> AtomicNetwork:
-    activation = _build_object(description["activation"], _ACTIVATIONS, "activation")
-    return AtomicNetwork(description["sizes"], activation, description["bias"])
+# ------------------------------------------------------------------------------------------ weights
 
 
-_Table = dict[str, tuple[type[nn.Module], tuple[str, ...]]]
+def _links(module: nn.Module) -> dict[str, str]:
+    """Return the further places of modules with weights, and of weights, that stand in several: each with the first."""
+    first: dict[int, str] = {}
+    links: dict[str, str] = {}
+    parts: list[tuple[str, Any]] = list(module.named_modules(remove_duplicate=False))
+    parts = [(path, part) for path, part in parts if next(part.parameters(), None) is not None]
+    for path, part in parts + list(module.named_parameters(remove_duplicate=False)):
+        if any(path.startswith(f"{link}.") for link in links):
+            continue
+        if id(part) in first:
+            links[path] = first[id(part)]
+        else:
+            first[id(part)] = path
+    return links
 
 
-def _describe_object(module: nn.Module | Callable[..., Tensor], table: _Table, what: str) -> dict[str, Any]:
-    for kind, (cls, names) in table.items():
-        if type(module) is cls:
-            return {"kind": kind} | {name: getattr(module, name) for name in names}
-    raise TypeError(f"cannot save the {what} {module!r}; known: {', '.join(table)}")
+def _link(potential: nn.Module, links: Mapping[str, str]) -> None:
+    for path, first in links.items():
+        part = _at(potential, first)
+        if type(part) is not type(_at(potential, path)) or not isinstance(part, nn.Module | nn.Parameter):
+            raise ValueError(f"{path} cannot be the same as {first}")
+        owner, _, name = path.rpartition(".")
+        setattr(potential.get_submodule(owner), name, part)
 
 
-def _build_object(description: dict[str, Any], table: _Table, what: str) -> nn.Module:
-    if description["kind"] not in table:
-        raise TypeError(f"unknown {what} {description['kind']!r}; known: {', '.join(table)}")
-    cls, names = table[description["kind"]]
-    return cls(**{name: description[name] for name in names})
+def _at(potential: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(potential.get_submodule(owner), name)
+
+
+def _places(potential: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the parameters of a potential by name; and constants, where these are among the names: learned ones."""
+    constants = dict(potential.named_buffers())
+    return dict(potential.named_parameters()) | {name: constants[name] for name in names if name in constants}
+
+
+def _misfit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with the first weight that does not fit, or "" if all do."""
+    for name in expected:
+        if name not in weights:
+            return f"the weight {name} is missing"
+    for name, tensor in weights.items():
+        if name not in expected:
+            return f"there is no place for the weight {name}"
+        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            shapes = tuple(tensor.shape), tuple(expected[name].shape)
+            return f"the weight {name} has shape {shapes[0]} and dtype {tensor.dtype}, expected {shapes[1]} and floats"
+    return ""
+
+
+def _fill(potential: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Put weights into their places; return what is wrong with them, or "" if they fit."""
+    places = _places(potential, weights)
+    if problem := _misfit(places, weights):
+        return problem
+    # Copies: the file may be replaced while the potential lives, and products of matrices in memory that is not aligned
+    # as torch's own may differ in the last bit.
+    new = {id(place): nn.Parameter(weights[name].clone()) for name, place in places.items()}
+    for module in potential.modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if id(tensor) in new:
+                setattr(module, name, new[id(tensor)])
+    return ""
+
+
+# ------------------------------------------------------------------------------------------ strict JSON
+
+
+def _without_infinities(value: Any) -> Any:
+    """Replace numbers that JSON does not have, such as the cutoff of all pairs of a molecule, by {"float": "inf"}."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {key: _without_infinities(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(part) for part in value]
+    return value
+
+
+def _with_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan"):
+            return float(value["float"])
+        return {key: _with_infinities(part) for key, part in value.items()}
+    return [_with_infinities(part) for part in value] if isinstance(value, list) else value

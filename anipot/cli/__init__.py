@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (sp, opt, vib, md, zoo, doctor):
         module.add_parser(commands)
     info = commands.add_parser("info", help="what is known about a model")
-    info.add_argument("model")
+    info.add_argument("model", metavar="MODEL", help="name of a model or path of a file")
+    info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
     _add_debug(parser)
     return parser
@@ -55,8 +56,25 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
+    import json
+
     from anipot.cli.common import load_named
 
-    for key, value in load_named(args.model).info().items():
-        print(f"{key}: {value}")
+    facts = load_named(args.model).info()
+    if args.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False))
+        return 0
+    for key, value in facts.items():
+        print(f"{key}: {_line(value)}")
     return 0
+
+
+def _line(value: object) -> str:
+    """Return a fact in one line.
+
+    >>> _line({"dipole": "DipoleMoment", "terms": ["ZBL", "D3"]})
+    'dipole = DipoleMoment; terms = ZBL, D3'
+    """
+    if isinstance(value, dict):
+        return "; ".join(f"{key} = {_line(part)}" for key, part in value.items())
+    return ", ".join(map(_line, value)) if isinstance(value, list) else "none" if value is None else str(value)

@@ -126,10 +126,10 @@ def read_checked(key: str, manifest_sha256: str | None) -> Record | None:
     DamagedCopyError
         If they were altered or cut short; the file is named.
     """
-    from anipot.storage import VERSION
+    from anipot.storage import READABLE
 
     record = read_record(key)
-    if record is None or (record.format, record.manifest_sha256) != (VERSION, manifest_sha256):
+    if record is None or record.format not in READABLE or record.manifest_sha256 != manifest_sha256:
         return None  # never made, or made by a release that knew other files or another format
     path = weights_path(key)
     try:

@@ -40,6 +40,7 @@ def check_weights(potential: Potential, entry: Entry) -> None:
     if (potential.elements, len(potential)) != (entry.elements, entry.members):
         seen = f"{len(potential)} members for {', '.join(potential.elements)}"
         raise ValueError(f"{entry.title} has {entry.members} members for {', '.join(entry.elements)}, got {seen}")
+    _check_kind(potential, entry)
     energies = tuple(potential.shifter.self_energies.tolist())
     if entry.self_energies is not None and energies != entry.self_energies:
         raise ValueError(
@@ -53,6 +54,31 @@ def check_weights(potential: Potential, entry: Entry) -> None:
     for path, seen_sha in _weight_checksums(potential, entry):
         if published.get(path) != seen_sha:
             raise ValueError(f"the weights that {entry.title} has in {path} are not the published ones")
+
+
+def _check_kind(potential: Potential, entry: Entry) -> None:
+    """Raise ValueError unless a potential is made of AEVs and one network for each element, and nothing else."""
+    from anipot.head import ANIModel, AtomicNetwork
+    from anipot.representation import AEVComputer
+
+    if own := potential.overridden():
+        raise ValueError(
+            f"{entry.title} is one plain potential, not a {type(potential).__name__} with its own {own[0]}"
+        )
+    if not isinstance(potential.representation, AEVComputer):
+        raise ValueError(f"{entry.title} has AEVs, got a {type(potential.representation).__name__}")
+    more = [type(part).__name__ for part in (*potential.property_heads.values(), *potential.terms)]
+    if more:
+        raise ValueError(f"{entry.title} has energies of its networks and nothing else, got also {', '.join(more)}")
+    for member in _members(potential):
+        if not isinstance(member, ANIModel) or not all(isinstance(network, AtomicNetwork) for network in member):
+            raise ValueError(f"{entry.title} has an AtomicNetwork for each element, got a {type(member).__name__}")
+
+
+def _members(potential: Potential) -> list[Any]:
+    from anipot.head import Ensemble
+
+    return list(potential.head) if isinstance(potential.head, Ensemble) else [potential.head]
 
 
 def identify(potential: Potential, entries: dict[str, Entry]) -> Entry | None:
@@ -70,11 +96,7 @@ def _weight_checksums(potential: Potential, entry: Entry) -> Iterator[tuple[str,
     """Yield the published file name of each array of weights and the sha256 of the array."""
     import torch
 
-    from anipot.head import Ensemble
-
-    folders = _member_folders(entry)
-    members: list[Any] = list(potential.head) if isinstance(potential.head, Ensemble) else [potential.head]
-    for folder, member in zip(folders, members, strict=True):
+    for folder, member in zip(_member_folders(entry), _members(potential), strict=True):
         for element, network in zip(entry.elements, member, strict=True):
             for i, linear in enumerate(network.linears, start=1):
                 for letter, values in (("w", linear.weight), ("b", linear.bias)):

@@ -25,6 +25,9 @@ class AEVComputer(_AEVComputer):
         Accepted and not used: there is nothing to compile, and the values are the same.
     """
 
+    #: What ``save`` writes: the names are all that is new.
+    stored_as = _AEVComputer
+
     def __init__(
         self,
         Rcr: float,

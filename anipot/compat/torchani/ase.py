@@ -54,6 +54,6 @@ def _with_elements(species: tuple[str, ...], potential: Potential) -> Potential:
     if potential.periodic_table_index:
         raise ValueError(f"species are {list(species)}, but the model is made for {list(potential.elements)}")
     p = potential
-    return Potential(species, p.representation, p.head, p.shifter, p.name, p.details, periodic_table_index=False).to(
-        p.device
-    )
+    parts = (p.representation, p.head, p.shifter, p.name, p.details)
+    more: dict[str, Any] = {"properties": dict(p.property_heads), "terms": list(p.terms)}
+    return Potential(species, *parts, periodic_table_index=False, **more).to(p.device)

@@ -34,7 +34,7 @@ class BuiltinModel(Potential):
         """Return a potential under these names; its parts are shared, not copied."""
         p = potential
         args = (p.elements, p.representation, p.head, p.shifter, p.name, p.details, p.periodic_table_index)
-        return cls(*args).to(p.device)
+        return cls(*args, properties=dict(p.property_heads), terms=list(p.terms)).to(p.device)
 
     @property
     def species(self) -> list[str]:

@@ -39,6 +39,8 @@ class ANIModel(_ANIModel):
     ['H', 'C']
     """
 
+    stored_as = _ANIModel
+
     def __init__(self, modules: Sequence[nn.Module] | Mapping[str, nn.Module]) -> None:
         super().__init__(modules)
         self._names = list(modules) if isinstance(modules, Mapping) else [str(i) for i in range(len(self))]
@@ -68,6 +70,8 @@ class ANIModel(_ANIModel):
 
 class Ensemble(_Ensemble):
     """``anipot.Ensemble`` that says its size as TorchANI 2.2 does."""
+
+    stored_as = _Ensemble
 
     @property
     def size(self) -> int:
