@@ -10,6 +10,7 @@
 from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
 from anipot.energy import EnergyShifter, Sequential
+from anipot.ensembles import EnsemblePotential
 from anipot.head import (
     CELU,
     ANIModel,
@@ -66,6 +67,7 @@ __all__ = [
     "ElementalDipoleMoment",
     "EnergyShifter",
     "Ensemble",
+    "EnsemblePotential",
     "GatedNetwork",
     "Gaussian",
     "GaussianBasis",

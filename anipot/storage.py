@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from anipot import storage_v1
 from anipot.blueprints import build, describe, plain_class
+from anipot.ensembles import EnsemblePotential
 from anipot.potential import Potential
 
 FORMAT = "anipot-potential"
@@ -150,28 +151,39 @@ def load_model(
 # ------------------------------------------------------------------------------------------ parts of a potential
 
 
-def _describe(potential: Potential) -> dict[str, Any]:
-    if own := potential.overridden():
+def _describe(potential: Potential, at: str = "") -> dict[str, Any]:
+    """Return what kind of potential it is and what it is made of; ``at`` is its place in an ensemble, for messages."""
+    plain = EnsemblePotential if isinstance(potential, EnsemblePotential) else Potential
+    if own := potential.overridden(plain):
         name = type(potential).__name__
         raise TypeError(f"cannot save a {name}, which computes in ways of its own: {', '.join(own)}")
+    if isinstance(potential, EnsemblePotential):
+        facts = {"name": potential.name, "details": potential.details}
+        members = [_describe(member, f"{at}members.{i}.") for i, member in enumerate(potential)]
+        return {"kind": "EnsemblePotential", **facts, "members": members}
+    where = f"{at}property_heads"
     heads = potential.property_heads.items()
     return {
         "kind": "Potential",
         "name": potential.name,
         "elements": list(potential.elements),
-        "representation": describe(potential.representation, "representation", "representations"),
-        "head": describe(potential.head, "head", "heads"),
-        "shifter": describe(potential.shifter, "shifter", "self energies"),
+        "representation": describe(potential.representation, f"{at}representation", "representations"),
+        "head": describe(potential.head, f"{at}head", "heads"),
+        "shifter": describe(potential.shifter, f"{at}shifter", "self energies"),
         # A list, since keys of JSON are sorted and the order of properties is the user's.
-        "properties": [[name, describe(h, f"property_heads.{name}", "property heads", "heads")] for name, h in heads],
-        "terms": [describe(term, f"terms.{i}", "energy terms") for i, term in enumerate(potential.terms)],
+        "properties": [[name, describe(h, f"{where}.{name}", "property heads", "heads")] for name, h in heads],
+        "terms": [describe(term, f"{at}terms.{i}", "energy terms") for i, term in enumerate(potential.terms)],
         "details": potential.details,
     }
 
 
 def _build(description: Mapping[str, Any], periodic_table_index: bool) -> Potential:
+    if description["kind"] == "EnsemblePotential":
+        members = [_build(member, periodic_table_index) for member in description["members"]]
+        return EnsemblePotential(members, description["name"], description["details"])
     if description["kind"] != "Potential":
-        raise ValueError(f"unknown kind {description['kind']!r}, perhaps of a later release; known: Potential")
+        known = "Potential, EnsemblePotential"
+        raise ValueError(f"unknown kind {description['kind']!r}, perhaps of a later release; known: {known}")
     return Potential(
         description["elements"],
         build(description["representation"]),
