@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import AevSpec, PairsSpec, library, plain_autograd
+from anipot.kernels.library import AevSpec, PairsSpec, available, library, plain_autograd
 from anipot.kernels.operations import define
 from anipot.kernels.specs import AEV_CONSTANTS, address
 
@@ -205,6 +205,6 @@ def aev(
 
 def covers(vectors: Tensor) -> bool:
     """Whether the kernels are there and compute with these vectors."""
-    if library() is None or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
+    if not available() or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
         return False
     return plain_autograd(vectors)
