@@ -72,7 +72,8 @@ INLINE void finish_radial(const AevSpec& spec, const Shell<N>& shell, long from,
     }
 }
 
-// The radial neighbors within Rca, one after the other, with their own cutoff function.
+// The radial neighbors within Rca, one after the other, with their own cutoff function. A vector's worth of neighbors
+// behind the last one count for nothing.
 template <class N>
 INLINE void select_angular(const AevSpec& spec, const Environment<N>& env) {
     typedef typename N::T T;
@@ -89,12 +90,19 @@ INLINE void select_angular(const AevSpec& spec, const Environment<N>& env) {
         }
     }
     env.angular.start[spec.num_species] = n;
+    const N zero = N::of(0);
+    env.angular.r.put(n, N::of((T)spec.Rca));
+    env.angular.ux.put(n, zero);
+    env.angular.uy.put(n, zero);
+    env.angular.uz.put(n, zero);
     for (int j = 0; j < n; j += LANES<T>) {
         N f, df;
         cutoff(spec, spec.Rca, env.angular.r.get(j), f, df);
         env.angular.f.put(j, f);
         env.angular.df.put(j, df);
     }
+    env.angular.f.put(n, zero);
+    env.angular.df.put(n, zero);
 }
 
 template <class T>
@@ -450,8 +458,8 @@ class Engine : public EngineBase {
                 }
                 g = sum;
             }
-            aev_backward(*tables, env, columns, thread.scratch, Array<Real<T>>{(T*)g}, Array<Real<T>>{gx},
-                         Array<Real<T>>{gy}, Array<Real<T>>{gz});
+            aev_backward(*tables, env, columns, thread.scratch, g, Array<Real<T>>{gx}, Array<Real<T>>{gy},
+                         Array<Real<T>>{gz});
             scatter(env, i, o, at, thread);
         }
     }

@@ -90,10 +90,10 @@ class HessianOperation : AevOperation<T> {
                 w.memory[c], i, [c](long, int q) { return (T)(q == c); }, row, g, pair_of);
         const long n = list_neighbors(env[0], w);
         const Environment<N> still = without_tangents(env[0], w);
-        Base::read_row(gradient + i * Base::length, row);
+        Base::read_row(gradient + i * Base::length, row.a);
         T* U = w.features.resize(3 * n * rows.num_features + 1);
         for (int c = 0; c < 3; c++) {  // a radial term moves with its own neighbor only
-            radial_backward(tables, env[c], columns, row, g[0], g[1], g[2]);
+            radial_backward(tables, env[c], columns, row.a, g[0], g[1], g[2]);
             for (long k = 0; k < n; k++)
                 for (int q = 0; q < 3; q++)
                     at(H, pairs_of_atom, pair_of[w.radial[k]], c, pair_of[w.radial[k]], q) = g[q].b[w.radial[k]];
@@ -101,7 +101,7 @@ class HessianOperation : AevOperation<T> {
         for (long k = 0; k < n; k++)
             for (int c = 0; c < 3; c++) {
                 if (w.angular[k] < 0) continue;
-                second(env[c], still, k, row, w, g);
+                second(env[c], still, k, row.a, w, g);
                 for (long m = 0; m < n; m++)
                     for (int q = 0; q < 3; q++)
                         at(H, pairs_of_atom, pair_of[w.radial[k]], c, pair_of[w.radial[m]], q) += g[q].b[w.radial[m]];
@@ -143,10 +143,6 @@ class HessianOperation : AevOperation<T> {
         return env;
     }
 
-    // Triples of angular neighbor a of element e with those of another element.
-    Range triples_with(const Environment<N>& env, int a, int e, int other) const {
-        return {a, a + 1, env.angular.start[other], env.angular.start[other + 1], false, e == other ? a : -1};
-    }
     int column(int e, int other) const {
         return columns.angular[smaller(e, other) * tables.spec.num_species + larger(e, other)];
     }
@@ -162,18 +158,19 @@ class HessianOperation : AevOperation<T> {
                     nexp(offset * offset * eta * (T)-1) * moving.radial.f.get_splat(j) * (T)0.25);
         }
         if (a >= 0) {
-            w.scratch.reserve(tables, still.angular.start[E]);
-            for (int other = 0; other < E; other++) {
-                const Range range = triples_with(still, a, e, other);
-                if (range.k1 > range.k0)
-                    angular_forward(tables, moving.angular, still.angular, range, w.scratch, row + column(e, other));
-            }
+            const int* start = still.angular.start;
+            w.scratch.reserve(tables, start[E]);
+            for (int other = 0; other < E; other++)
+                if (start[other + 1] > start[other])
+                    add_sum(tables, moving.angular, still.angular, a, a + 1, start[other], start[other + 1],
+                            column(e, other), w.scratch);
+            angular_forward(tables, w.scratch, row);
         }
         Base::write_row(row.b, out);
     }
 
     // The derivative along one direction of g . dF/dv, of the angular terms, for all radial neighbors, into g[].b.
-    void second(const Environment<N>& moving, const Environment<N>& still, long k, Array<N> row, Worker& w,
+    void second(const Environment<N>& moving, const Environment<N>& still, long k, const T* row, Worker& w,
                 Array<N>* g) {
         const int e = w.element[k], j = w.radial[k], a = w.angular[k], E = tables.spec.num_species;
         constexpr int L = LANES<T>;
@@ -183,11 +180,10 @@ class HessianOperation : AevOperation<T> {
         s.reserve(tables, neighbors);
         for (int q = 0; q < 5; q++) s.rows.put((5L * a + q) * L, N::of(0));
         for (long i = 0; i < 5 * s.stride; i += L) s.columns.put(i, N::of(0));
-        for (int other = 0; other < E; other++) {
-            const Range range = triples_with(still, a, e, other);
-            if (range.k1 > range.k0)
-                angular_backward(tables, moving.angular, still.angular, range, s, row + column(e, other));
-        }
+        s.list_elements(still.angular, E);
+        add_runs(tables, moving.angular, still.angular, a, a + 1, 0, false, s,
+                 [&](int other) { return row + column(e, other); });
+        angular_backward(tables, moving.angular, still.angular, s);
         // As neighbor k of the triples it has no terms, but a vector's worth of the others has.
         N own[5], to[3];
         for (int q = 0; q < 5; q++)

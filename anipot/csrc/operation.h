@@ -136,11 +136,9 @@ class AevOperation {
         for (int q = 0; q < num_blocks; q++)
             memcpy(features + blocks[q].weight, row + blocks[q].feature, sizeof(T) * blocks[q].length);
     }
-    template <class N>
-    void read_row(const T* features, Array<N> row) const {
+    void read_row(const T* features, T* row) const {
         for (int q = 0; q < num_blocks; q++)
-            memcpy(row.a + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
-        if constexpr (N::dual) memset((void*)row.b, 0, sizeof(T) * columns.total);
+            memcpy(row + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
     }
 
     static auto along(const T* tangent) {
@@ -183,8 +181,8 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
-            read_row(gradient + i * length, row);
-            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
+            read_row(gradient + i * length, row.a);
+            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row.a, g[0], g[1], g[2]);
             for (int e = 0; e < tables.spec.num_species; e++)
                 for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)
                     for (int c = 0; c < 3; c++) {
