@@ -120,9 +120,8 @@ struct Shell {
 };
 template <class N>
 struct Environment {
-    Shell<N> radial;   // within Rcr; each element padded to whole vectors with neighbors whose f is 0
-    int* count;        // (E) neighbors of each element without the padding
-    Shell<N> angular;  // within Rca, not padded
+    Shell<N> radial;   // within Rcr
+    Shell<N> angular;  // within Rca
     int* radial_of;    // index among the radial neighbors of each angular one
 };
 
@@ -138,9 +137,9 @@ struct Run {
     long t;
 };
 
-// Pairs of elements whose triples go backward together.
+// Rows of gradients, of elements or of pairs of elements, whose neighbors or triples go backward together.
 template <class T>
-constexpr int MAX_PAIRS = PERMUTES ? LANES<T> : 1;
+constexpr int MAX_GRADIENTS = PERMUTES ? LANES<T> : 1;
 
 // Working memory of one thread.
 template <class N>
@@ -161,12 +160,12 @@ struct Scratch {
 
     Buffer<Run> runs;
     int num_runs = 0;
-    const T* gradient[MAX_PAIRS<T>];  // dE/dterms of each pair of elements
+    const T* gradient[MAX_GRADIENTS<T>];  // dE/dterms of each pair of elements
     int num_pairs = 0;
     Buffer<T> gradients;      // the same per term, with pairs in the lanes
     Buffer<Lane> pair_of;     // pair of elements of each triple
-    Buffer<int> element;      // those that angular neighbors have
-    Buffer<Lane> element_of;  // of each angular neighbor, index in `element`
+    Buffer<int> element;      // those that neighbors have
+    Buffer<Lane> element_of;  // of each neighbor, index in `element`
     int num_elements = 0;
 
     void reserve(const AevTables<T>& tables, long neighbors) {
@@ -188,8 +187,6 @@ struct Scratch {
         take(columns, p, 5 * n);
         stride = n;
         pair_of.resize(triples);
-        element_of.resize(n);
-        gradients.resize(tables.padded_angular * L);
         begin();
     }
     void begin() {
@@ -206,6 +203,7 @@ struct Scratch {
     }
     void list_elements(const Shell<N>& shell, int num_species) {
         element.resize(num_species);
+        element_of.resize(padded<T>(shell.start[num_species]) + LANES<T>);
         num_elements = 0;
         for (int e = 0; e < num_species; e++) {
             if (shell.start[e] == shell.start[e + 1]) continue;
@@ -360,28 +358,28 @@ void angular_forward(const AevTables<typename N::T>& tables, Scratch<N>& s, Arra
     s.begin();
 }
 
-// dE/dterms of the pairs of elements that triples belong to, for each term of all pairs.
+// dE/dterms for vectors whose lanes are of several elements or pairs of elements.
 template <class T>
 struct Gradients {
-    const T* table;  // pairs in the lanes; without PERMUTES the gradient of the one pair
-    Int<T> pair;     // of each triple
+    const T* table;  // per term, these in the lanes; without PERMUTES there is only one
+    Int<T> which;    // of them is that of each lane
     INLINE Vec<T> get(long term) const {
-        if constexpr (PERMUTES) return permute<T>(load<T>(table + term * LANES<T>), pair);
+        if constexpr (PERMUTES) return permute<T>(load<T>(table + term * LANES<T>), which);
         else return splat<T>(table[term]);
     }
 };
-template <class N>
-const typename N::T* gradients_of_pairs(const AevTables<typename N::T>& tables, Scratch<N>& s) {
-    typedef typename N::T T;
+template <class T>
+Gradients<T> gradients_in_lanes(const T* const* rows, int count, int length, Buffer<T>& table) {
     constexpr int L = LANES<T>;
-    if constexpr (!PERMUTES) return s.gradient[0];
-    for (int i = 0; i < tables.padded_angular; i += L) {
+    if constexpr (!PERMUTES) return {rows[0], Int<T>{}};
+    table.resize(length * L);
+    for (int i = 0; i < length; i += L) {
         Vec<T> v[L];
-        UNROLL for (int p = 0; p < L; p++) v[p] = p < s.num_pairs ? load<T>(s.gradient[p] + i) : Vec<T>{};
+        UNROLL for (int p = 0; p < L; p++) v[p] = p < count ? load<T>(rows[p] + i) : Vec<T>{};
         transpose_step<T, 1>(v);
-        UNROLL for (int l = 0; l < L; l++) store<T>(&s.gradients[(i + l) * L], v[l]);
+        UNROLL for (int l = 0; l < L; l++) store<T>(&table[(i + l) * L], v[l]);
     }
-    return s.gradients.data;
+    return {table.data, Int<T>{}};
 }
 
 // What the terms of one EtaA, one Zeta and A values of ShfA add to the derivatives with respect to the cosine, the mean
@@ -472,12 +470,12 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& fi
     }
     fill_nothing(s.end, s);
     store_int<T>(&s.pair_of[s.end], Int<T>{});
-    Gradients<T> gradient{gradients_of_pairs(tables, s), {}};
+    Gradients<T> gradient = gradients_in_lanes<T>(s.gradient, s.num_pairs, tables.padded_angular, s.gradients);
     for (long t = L; t < s.end; t += L) {
         const N x = s.cosine.get(t) * (T)0.95, y = sine(x), slope = x / y;
         const N mean = s.mean.get(t), both = s.both.get(t);
         N to_cosine = N::of(0), to_mean = N::of(0), to_both = N::of(0);
-        gradient.pair = load_int<T>(&s.pair_of[t]);
+        gradient.which = load_int<T>(&s.pair_of[t]);
         for (int e = 0; e < spec.num_EtaA; e++)
             for (int q = 0; q < spec.num_Zeta; q++) {
                 int a = 0;
@@ -506,7 +504,7 @@ void angular_backward(const AevTables<typename N::T>& tables, const Shell<N>& fi
 template <class N, class F>
 void add_runs(const AevTables<typename N::T>& tables, const Shell<N>& first, const Shell<N>& shell, int j0, int j1,
               int from, bool after, Scratch<N>& s, F gradient) {
-    constexpr int MAX = MAX_PAIRS<typename N::T>;
+    constexpr int MAX = MAX_GRADIENTS<typename N::T>;
     for (int c0 = from, c1; c0 < s.num_elements; c0 = c1) {
         c1 = smaller(c0 + MAX, s.num_elements);
         if (s.num_pairs + c1 - c0 > MAX) angular_backward(tables, first, shell, s);
@@ -550,7 +548,7 @@ void aev_forward(const AevTables<typename N::T>& tables, const Environment<N>& e
             eta.a = load<T>(&tables.EtaR[v]);
             shift.a = load<T>(&tables.ShfR[v]);
             N sum = N::of(0);
-            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+            for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++) {
                 const N offset = env.radial.r.get_splat(j) - shift;
                 sum = sum + nexp(offset * offset * eta * (T)-1) * env.radial.f.get_splat(j);
             }
@@ -575,25 +573,29 @@ void aev_forward(const AevTables<typename N::T>& tables, const Environment<N>& e
 // What the radial terms give to dE/dvector of every radial neighbor.
 template <class N>
 void radial_backward(const AevTables<typename N::T>& tables, const Environment<N>& env, const Columns& columns,
-                     const typename N::T* gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
+                     Scratch<N>& s, const typename N::T* gradient, Array<N> gx, Array<N> gy, Array<N> gz) {
     typedef typename N::T T;
-    constexpr int L = LANES<T>;
-    const int num_species = tables.spec.num_species;
-    for (int e = 0; e < num_species; e++) {
-        if (columns.radial[e] < 0) continue;
-        const T* g = gradient + columns.radial[e];
-        for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j += L) {
-            const N r = env.radial.r.get(j);
+    constexpr int L = LANES<T>, MAX = MAX_GRADIENTS<T>;
+    const Shell<N>& shell = env.radial;
+    s.list_elements(shell, tables.spec.num_species);
+    for (int c0 = 0, c1; c0 < s.num_elements; c0 = c1) {
+        c1 = smaller(c0 + MAX, s.num_elements);
+        for (int c = c0; c < c1; c++) s.gradient[c - c0] = gradient + columns.radial[s.element[c]];
+        Gradients<T> g = gradients_in_lanes<T>(s.gradient, c1 - c0, tables.padded_radial, s.gradients);
+        // Of neighbors beyond these wrong numbers are written, which the next round replaces.
+        for (int j = shell.start[s.element[c0]]; j < shell.start[s.element[c1 - 1] + 1]; j += L) {
+            g.which = load_int<T>(&s.element_of[j]) - c0;
+            const N r = shell.r.get(j);
             N value = N::of(0), slope = N::of(0);
             for (int m = 0; m < tables.num_radial; m++) {
                 const N offset = r + -tables.ShfR[m];
-                const N term = nexp(offset * offset * -tables.EtaR[m]) * g[m];
+                const N term = scaled(nexp(offset * offset * -tables.EtaR[m]), g.get(m));
                 value = value + term;
                 slope = slope + term * offset * tables.EtaR[m];
             }
-            const N d = env.radial.df.get(j) * value * (T)0.25 - env.radial.f.get(j) * slope * (T)0.5;
+            const N d = shell.df.get(j) * value * (T)0.25 - shell.f.get(j) * slope * (T)0.5;
             N x, y, z;
-            env.radial.unit(j, x, y, z);
+            shell.unit(j, x, y, z);
             gx.put(j, d * x);
             gy.put(j, d * y);
             gz.put(j, d * z);
@@ -621,7 +623,7 @@ void aev_backward(const AevTables<typename N::T>& tables, const Environment<N>& 
     typedef typename N::T T;
     constexpr int L = LANES<T>;
     const int num_species = tables.spec.num_species;
-    radial_backward(tables, env, columns, gradient, gx, gy, gz);
+    radial_backward(tables, env, columns, scratch, gradient, gx, gy, gz);
     const long neighbors = env.angular.start[num_species];
     if (neighbors < 2) return;
     scratch.reserve(tables, neighbors);

@@ -24,14 +24,14 @@ template <class T>
 struct Arena {
     Buffer<T> values;     // 9 arrays for radial neighbors, 6 for angular ones
     Buffer<int> indices;  // extended atom of each radial neighbor; radial neighbor of each angular one
-    Buffer<int> starts;   // per atom: radial (E + 1), count (E), angular (E + 1)
+    Buffer<int> starts;   // per atom: radial (E + 1), angular (E + 1)
     long size = 0;
 
     void reserve(long candidates, long atoms, int num_species) {
         size = candidates + atoms * (num_species + 1) * LANES<T> + LANES<T>;
         values.resize(15 * size);
         indices.resize(2 * size);
-        starts.resize(atoms * (3 * num_species + 2));
+        starts.resize(atoms * (2 * num_species + 2));
     }
     T* array(int k, long at) { return values.data + k * size + at; }
     Shell<Real<T>> shell(int k, long at, int* start) {
@@ -40,9 +40,8 @@ struct Arena {
         return {a[0], a[1], a[2], a[3], a[4], a[5], start};
     }
     Environment<Real<T>> environment(long atom, long at, int num_species) {
-        int* s = &starts[atom * (3 * num_species + 2)];
-        int* count = s + num_species + 1;
-        return {shell(0, at, s), count, shell(6, at, count + num_species), indices.data + size + at};
+        int* s = &starts[atom * (2 * num_species + 2)];
+        return {shell(0, at, s), shell(6, at, s + num_species + 1), indices.data + size + at};
     }
     int* extended(long at) { return indices.data + at; }
     T* gradient(int c, long at) { return array(12 + c, at); }
@@ -51,21 +50,20 @@ struct Arena {
 // r, unit vector and cutoff function of n neighbors whose vectors stand in ux, uy, uz; entries up to the next whole
 // vector become neighbors at the cutoff, which count for nothing.
 template <class N>
-INLINE void finish_radial(const AevSpec& spec, const Shell<N>& shell, long from, long n) {
+INLINE void finish_radial(const AevSpec& spec, const Shell<N>& shell, long n) {
     typedef typename N::T T;
-    for (long k = 0; k < n; k += LANES<T>) {
-        const long i = from + k;
+    for (long i = 0; i < n; i += LANES<T>) {
         N x, y, z;
         shell.unit(i, x, y, z);
-        x = nfirst(n - k, x, N::of((T)spec.Rcr));
-        y = nfirst(n - k, y, N::of(0));
-        z = nfirst(n - k, z, N::of(0));
+        x = nfirst(n - i, x, N::of((T)spec.Rcr));
+        y = nfirst(n - i, y, N::of(0));
+        z = nfirst(n - i, z, N::of(0));
         const N r = nsqrt(x * x + y * y + z * z), inverse = N::of(1) / r;
         N f, df;
         cutoff(spec, spec.Rcr, r, f, df);
         shell.r.put(i, r);
-        shell.f.put(i, nfirst(n - k, f, N::of(0)));
-        shell.df.put(i, nfirst(n - k, df, N::of(0)));
+        shell.f.put(i, nfirst(n - i, f, N::of(0)));
+        shell.df.put(i, nfirst(n - i, df, N::of(0)));
         shell.ux.put(i, x * inverse);
         shell.uy.put(i, y * inverse);
         shell.uz.put(i, z * inverse);
@@ -80,7 +78,7 @@ INLINE void select_angular(const AevSpec& spec, const Environment<N>& env) {
     int n = 0;
     for (int e = 0; e < spec.num_species; e++) {
         env.angular.start[e] = n;
-        for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+        for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++) {
             env.angular.r.copy_one(n, env.radial.r, j);
             env.angular.ux.copy_one(n, env.radial.ux, j);
             env.angular.uy.copy_one(n, env.radial.uy, j);
@@ -370,11 +368,10 @@ class Engine : public EngineBase {
         const double limit = known.Rcr * known.Rcr;
         const int* candidates = &list.candidate[list.start[i]];
         const int* elements = &list.elements[i * (E + 1)];
-        int from = 0;
+        int n = 0;
         bool spot = false;
         for (int e = 0; e < E; e++) {
-            env.radial.start[e] = from;
-            int n = from;
+            env.radial.start[e] = n;
             for (int c = elements[e]; c < elements[e + 1]; c++) {
                 const int k = candidates[c];
                 const double* there = &list.extended[4L * k];
@@ -387,11 +384,9 @@ class Engine : public EngineBase {
                 n += square < limit;
                 spot |= square < 1e-12;
             }
-            env.count[e] = n - from;
-            finish_radial(known, env.radial, from, n - from);
-            from += (int)padded<T>(n - from);
         }
-        env.radial.start[E] = from;
+        env.radial.start[E] = n;
+        finish_radial(known, env.radial, n);
         if (spot) __atomic_store_n(&on_one_spot, true, __ATOMIC_RELAXED);
         select_angular(known, env);
         aev_forward(*tables, env, layout_of_atom(i).columns, thread.scratch,
@@ -471,7 +466,7 @@ class Engine : public EngineBase {
         double* force = &thread.force[3 * o * list.num_real];
         double own[3] = {0, 0, 0}, v[9] = {0};
         for (int e = 0; e < known.num_species; e++)
-            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+            for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++) {
                 double* to = force + 3L * list.source[extended[j]];
                 const double g[3] = {(double)gx[j], (double)gy[j], (double)gz[j]};
                 for (int c = 0; c < 3; c++) {

@@ -93,7 +93,7 @@ class HessianOperation : AevOperation<T> {
         Base::read_row(gradient + i * Base::length, row.a);
         T* U = w.features.resize(3 * n * rows.num_features + 1);
         for (int c = 0; c < 3; c++) {  // a radial term moves with its own neighbor only
-            radial_backward(tables, env[c], columns, row.a, g[0], g[1], g[2]);
+            radial_backward(tables, env[c], columns, w.scratch, row.a, g[0], g[1], g[2]);
             for (long k = 0; k < n; k++)
                 for (int q = 0; q < 3; q++)
                     at(H, pairs_of_atom, pair_of[w.radial[k]], c, pair_of[w.radial[k]], q) = g[q].b[w.radial[k]];
@@ -125,7 +125,7 @@ class HessianOperation : AevOperation<T> {
         long n = 0;
         int a = 0;
         for (int e = 0; e < E; e++)
-            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++, n++) {
+            for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++, n++) {
                 radial[n] = j;
                 element[n] = e;
                 const bool near = a < env.angular.start[E] && env.radial_of[a] == j;

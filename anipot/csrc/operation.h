@@ -96,21 +96,18 @@ class AevOperation {
             T* a = local.take(m);
             return array(a, N::dual ? local.take(m) : nullptr, (N*)nullptr);
         };
-        int* s = memory.indices.resize(3 * E + 2 + 2 * room);
+        int* s = memory.indices.resize(2 * E + 2 + 2 * room);
         Array<N> a[12];
         for (int q = 0; q < 12; q++) a[q] = next(room);
         for (int c = 0; c < 3; c++) g[c] = next(room);
         row = next(columns.total);
-        Environment<N> env = {{a[0], a[1], a[2], a[3], a[4], a[5], s},
-                              s + E + 1,
-                              {a[6], a[7], a[8], a[9], a[10], a[11], s + 2 * E + 1},
-                              s + 3 * E + 2};
-        pair_of = s + 3 * E + 2 + room;
+        Environment<N> env = {
+            {a[0], a[1], a[2], a[3], a[4], a[5], s}, {a[6], a[7], a[8], a[9], a[10], a[11], s + E + 1}, s + 2 * E + 2};
+        pair_of = s + 2 * E + 2 + room;
         const T* vectors = (const T*)pairs.vectors;
-        int from = 0;
+        int k = 0;
         for (int e = 0; e < E; e++) {
-            env.radial.start[e] = from;
-            int k = from;
+            env.radial.start[e] = k;
             for (long p = p0; p < p0 + n; p++) {
                 if (pairs.neighbor_species[p] != e) continue;
                 const T *v = vectors + 3 * p, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
@@ -122,11 +119,9 @@ class AevOperation {
                 }
                 pair_of[k++] = (int)(p - p0);
             }
-            env.count[e] = k - from;
-            finish_radial(tables.spec, env.radial, from, k - from);
-            from += (int)padded<T>(k - from);
         }
-        env.radial.start[E] = from;
+        env.radial.start[E] = k;
+        finish_radial(tables.spec, env.radial, k);
         select_angular(tables.spec, env);
         return env;
     }
@@ -183,13 +178,12 @@ class AevOperation {
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
             read_row(gradient + i * length, row.a);
             aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row.a, g[0], g[1], g[2]);
-            for (int e = 0; e < tables.spec.num_species; e++)
-                for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)
-                    for (int c = 0; c < 3; c++) {
-                        const long to = 3 * (p0 + pair_of[j]) + c;
-                        if (out) out[to] = g[c].a[j];
-                        if constexpr (N::dual) out_tangent[to] = g[c].b[j];
-                    }
+            for (int j = 0; j < env.radial.start[tables.spec.num_species]; j++)
+                for (int c = 0; c < 3; c++) {
+                    const long to = 3 * (p0 + pair_of[j]) + c;
+                    if (out) out[to] = g[c].a[j];
+                    if constexpr (N::dual) out_tangent[to] = g[c].b[j];
+                }
         });
     }
 };
