@@ -19,7 +19,7 @@ struct EngineBase {
 };
 
 // Where the neighbors of the atoms of a block are kept between forward and backward. Offsets per atom are upper bounds
-// from its candidates; pads included.
+// from its candidates, with pads of two vectors.
 template <class T>
 struct Arena {
     Buffer<T> values;     // 9 arrays for radial neighbors, 6 for angular ones
@@ -28,7 +28,7 @@ struct Arena {
     long size = 0;
 
     void reserve(long candidates, long atoms, int num_species) {
-        size = candidates + atoms * (num_species + 1) * LANES<T> + LANES<T>;
+        size = candidates + (2 * atoms + 1) * LANES<T>;
         values.resize(15 * size);
         indices.resize(2 * size);
         starts.resize(atoms * (2 * num_species + 2));
@@ -355,7 +355,7 @@ class Engine : public EngineBase {
     }
 
     long arena_offset(long i0, long a) const {
-        return list.start[i0 + a] - list.start[i0] + a * (known.num_species + 1) * LANES<T>;
+        return list.start[i0 + a] - list.start[i0] + 2 * a * LANES<T>;
     }
 
     void forward_atom(long i0, long a, Thread& thread) {
