@@ -354,9 +354,7 @@ class Engine : public EngineBase {
             });
     }
 
-    long arena_offset(long i0, long a) const {
-        return list.start[i0 + a] - list.start[i0] + 2 * a * LANES<T>;
-    }
+    long arena_offset(long i0, long a) const { return list.start[i0 + a] - list.start[i0] + 2 * a * LANES<T>; }
 
     void forward_atom(long i0, long a, Thread& thread) {
         const int E = known.num_species;
