@@ -103,9 +103,10 @@ def test_operations_are_what_torch_expects_of_them() -> None:
     seeds, tests = torch.ones_like(energies), ("test_schema", "test_autograd_registration", "test_faketensor")
     for operation, args in (
         ("networks", (x, species)),
-        ("networks_weights", (x, species, order, state)),
-        ("networks_backward", (seeds, x, species, order, state)),
-        ("networks_weight_gradient", (seeds, x, species, order, state)),
+        ("networks_features", (x, species, order, state)),
+        ("networks_backward", (seeds, None, x, species, order, state)),
+        ("networks_rest", (seeds, state, x, species, order, state)),
+        ("networks_weight_gradient", (seeds, state, x, species, order, state)),
         ("networks_second", (True, x, seeds, x, species, order, state)),
     ):
         torch.library.opcheck(getattr(torch.ops.anipot, operation), (*args, *net), test_utils=tests)

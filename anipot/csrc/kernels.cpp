@@ -68,21 +68,21 @@ static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, 
 }
 
 template <class T>
-static void apply(int what, const HeadSpec& head, const RowsSpec& rows, const double* seeds, const T* tangent,
+static void apply(int what, const HeadSpec& head, const RowsSpec& rows, const double* seeds, const T* direction,
                   double* energies, T* out, void* const* weights) {
     NetworkOperation<T> operation(head, rows);
     switch (what) {
         case FORWARD: return operation.forward(energies);
-        case BACKWARD: return operation.backward(seeds, out);
-        case WEIGHTS: return operation.weight_gradient(seeds, weights);
-        case SECOND: return operation.second(tangent, seeds, energies, out, weights);
+        case BACKWARD: return operation.backward(seeds, direction, out);
+        case WEIGHTS: return operation.weight_gradient(seeds, direction, weights);
+        case SECOND: return operation.second(direction, seeds, energies, out, weights);
     }
 }
 static void network_operation(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds,
-                              const void* tangent, double* energies, void* out, void* const* weights) {
+                              const void* direction, double* energies, void* out, void* const* weights) {
     FlushDenormals mode;
-    if (rows->wide) apply<double>(what, *head, *rows, seeds, (const double*)tangent, energies, (double*)out, weights);
-    else apply<float>(what, *head, *rows, seeds, (const float*)tangent, energies, (float*)out, weights);
+    if (rows->wide) apply<double>(what, *head, *rows, seeds, (const double*)direction, energies, (double*)out, weights);
+    else apply<float>(what, *head, *rows, seeds, (const float*)direction, energies, (float*)out, weights);
 }
 
 static void hessian(const AevSpec* aev, const PairsSpec* pairs, const HeadSpec* head, const RowsSpec* rows,

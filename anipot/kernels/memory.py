@@ -1,0 +1,61 @@
+"""Memory of large tensors, used again by the next of them.
+
+The allocator gives blocks of megabytes back to the system as soon as they are free, and the system clears page after
+page for the next call: a sixth of a training step. Here such blocks are kept, up to a limit, until the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import sys
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+#: Bytes: tensors of other sizes are torch's own; blocks come in multiples of the unit, a large page of most systems.
+_SMALLEST, _LARGEST, _UNIT = 2**19, 2**26, 2**21
+#: Bytes that are kept while nobody uses them.
+_KEPT = 2**28
+
+#: Only appended to and removed from, which needs no lock: a block is taken by whoever removes it.
+_free: list[mmap.mmap] = []
+
+
+def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an uninitialised tensor; with ``like``'s dtype if none is given."""
+    dtype = like.dtype if dtype is None else dtype
+    count = math.prod(shape)
+    size = count * dtype.itemsize
+    if not _SMALLEST <= size <= _LARGEST or sys.platform != "linux":
+        return like.new_empty(shape, dtype=dtype)
+    block = _take(-(-size // _UNIT) * _UNIT)
+    # The tensor's storage holds the lease, and when that goes the block is free again.
+    lease = (ctypes.c_char * len(block)).from_buffer(block)
+    weakref.finalize(lease, _give, block).atexit = False
+    return torch.frombuffer(lease, dtype=dtype, count=count).resize_(shape)  # not a view, unlike the result of view()
+
+
+def _take(size: int) -> mmap.mmap:
+    # Up to twice as large: batches are never quite the same size.
+    for block in sorted(_free, key=len):
+        if size <= len(block) <= 2 * size:
+            try:
+                _free.remove(block)
+            except ValueError:  # another thread was faster
+                continue
+            return block
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        block.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a system without them
+        pass
+    return block
+
+
+def _give(block: mmap.mmap) -> None:
+    if sum(map(len, _free)) + len(block) <= _KEPT:
+        _free.append(block)
