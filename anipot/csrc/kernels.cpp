@@ -124,12 +124,14 @@ static void copy_pairs(void* list_, const PairsResult* result, int threads) {
         for (long i = i0; i < i1; i++) {
             const long p0 = list.start[i], n = list.start[i + 1] - p0;
             row.resize(n + 1);
+            bool in_order = true;
             for (long p = 0; p < n; p++) {
                 const long k = list.candidate[p0 + p], j = list.source[k];
                 row[p].neighbor = list.slot[j];
                 for (int a = 0; a < 3; a++) row[p].shift[a] = list.shift[3 * k + a] - list.wrap[3 * i + a];
+                in_order = in_order && (p == 0 || by_neighbor_and_shift(&row[p - 1], &row[p]) < 0);
             }
-            qsort(row.data, n, sizeof(Found), by_neighbor_and_shift);
+            if (!in_order) qsort(row.data, n, sizeof(Found), by_neighbor_and_shift);  // small molecules are in order
             for (long p = 0; p < n; p++) {
                 result->center[p0 + p] = list.slot[i];
                 result->neighbor[p0 + p] = row[p].neighbor;

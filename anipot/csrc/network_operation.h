@@ -28,8 +28,7 @@ struct Chunks {
             long k = c * length;
             Int<T> any = {};
             for (; k + LANES<T> <= k1; k += LANES<T>) any |= load<T>(row + k) != Vec<T>{};
-            bool is = false;
-            UNROLL for (int l = 0; l < LANES<T>; l++) is |= any[l] != 0;
+            bool is = any_lane(any);
             for (; k < k1; k++) is |= row[k] != 0;
             mask |= (uint64_t)is << c;
         }
@@ -164,7 +163,8 @@ class Tile : public Network<T> {
             width += padded<T>(length);
         }
         num_segments = n;
-        Base::prepare(specs_, num_layers_, {segments.data, n, columns.data, width, F % LANES<T> == 0});
+        whole = F % LANES<T> == 0;
+        Base::prepare(specs_, num_layers_, {segments.data, n, columns.data, width, whole});
         hidden = 0;
         for (int l = 0; l + 1 < num_layers; l++) {
             at[l] = hidden * MAX_ROWS;
@@ -183,7 +183,7 @@ class Tile : public Network<T> {
     // Row `r` of the input, from a row of all features.
     void gather(int r, const T* row) {
         T* to = &features[r * width];
-        memset((void*)to, 0, sizeof(T) * width);
+        if (!whole) memset((void*)to, 0, sizeof(T) * width);
         for (int s = 0; s < num_segments; s++)
             memcpy(to + segments[s].feature, row + segments[s].weight, sizeof(T) * segments[s].length);
     }
@@ -367,13 +367,20 @@ class Tile : public Network<T> {
         Base::forward(all, rows, A, hidden, Y, all.width);
     }
 
-    // Adds row r of a gradient of features to a row of all of them.
-    void scatter(int r, const T* gradient, T* row) const {
+    // Row r of a gradient of features to a row of all of them, of which there are n: stored, with zeros in between, or
+    // added.
+    void scatter(int r, const T* gradient, T* row, long n, bool add) const {
+        long done = 0;
         for (int s = 0; s < num_segments; s++) {
             const T* g = gradient + r * width + segments[s].feature;
-            T* to = row + segments[s].weight;
-            for (int k = 0; k < segments[s].length; k++) to[k] += g[k];
+            const long from = segments[s].weight, length = segments[s].length;
+            for (long k = 0; k < length && add; k++) row[from + k] += g[k];
+            if (add) continue;
+            memset((void*)(row + done), 0, sizeof(T) * (from - done));
+            memcpy(row + from, g, sizeof(T) * length);
+            done = from + length;
         }
+        if (!add) memset((void*)(row + done), 0, sizeof(T) * (n - done));
     }
 
    private:
@@ -382,6 +389,7 @@ class Tile : public Network<T> {
     Buffer<Segment> segments;
     Buffer<int> columns;
     int num_segments = 0;
+    bool whole = false;                          // no padding between segments
     long width = 0, hidden = 0, at[MAX_LAYERS];  // of a row; of all hidden layers; where each layer begins
     Buffer<T> features, value, slope, curved, flow[3];
 
@@ -505,14 +513,14 @@ class NetworkOperation {
     void backward(const double* seeds, const T* of_state, T* out) {
         plan();
         each_tile([&](const Part& part, Tile<T>& tile, int) {
-            clear(part, out);
             T seed[MAX_ROWS];
             const uint64_t mask = rows.sparse ? mask_of(part) : chunks.all();
             for (int m = 0; m < head.members; m++) {
                 prepare(tile, m, part, mask);
                 recall(tile, m, part, seeds, seed, false);
                 const T* g = tile.gradient(part.rows, seed, state(of_state, m, part.from), rows.state_width, false);
-                for (int r = 0; r < part.rows; r++) tile.scatter(r, g, out + order(part.from + r) * rows.num_features);
+                for (int r = 0; r < part.rows; r++)
+                    tile.scatter(r, g, out + order(part.from + r) * rows.num_features, rows.num_features, m > 0);
             }
         });
         clear_ghosts(out);
@@ -685,10 +693,6 @@ class NetworkOperation {
             tile.recall(r, state((const T*)rows.state, m, part.from + r), second);
             seed[r] = (T)seeds[m * rows.num_rows + order(part.from + r)];
         }
-    }
-    void clear(const Part& part, T* out) const {
-        for (int r = 0; r < part.rows; r++)
-            memset((void*)(out + order(part.from + r) * rows.num_features), 0, sizeof(T) * rows.num_features);
     }
     void clear_ghosts(T* out) const {
         for (long i = 0; i < rows.num_rows; i++)

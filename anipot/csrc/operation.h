@@ -106,31 +106,43 @@ class AevOperation {
                               {a[6], a[7], a[8], a[9], a[10], a[11], s + 2 * E + 1},
                               s + 3 * E + 2};
         pair_of = s + 3 * E + 2 + room;
-        const T* vectors = (const T*)pairs.vectors;
-        int from = 0;
-        for (int e = 0; e < E; e++) {
-            env.radial.start[e] = from;
-            int k = from;
-            for (long p = p0; p < p0 + n; p++) {
-                if (pairs.neighbor_species[p] != e) continue;
-                const T *v = vectors + 3 * p, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
-                if (!(square < (T)(tables.spec.Rcr * tables.spec.Rcr))) continue;
-                const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
-                for (int c = 0; c < 3; c++) {
-                    to[c].a[k] = v[c];
-                    if constexpr (N::dual) to[c].b[k] = tangent(p, c);
-                }
-                pair_of[k++] = (int)(p - p0);
-            }
-            env.count[e] = k - from;
-            finish_radial(tables.spec, env.radial, from, k - from);
-            from += (int)padded<T>(k - from);
-        }
-        env.radial.start[E] = from;
+        sort_neighbors(env, p0, n, pair_of, tangent);
+        for (int e = 0; e < E; e++) finish_radial(tables.spec, env.radial, env.radial.start[e], env.count[e]);
         select_angular(tables.spec, env);
         return env;
     }
 
+    // Vectors of the n pairs from p0 on that are within Rcr, by element.
+    template <class N, class F>
+    void sort_neighbors(const Environment<N>& env, long p0, long n, int* pair_of, F tangent) const {
+        const int E = tables.spec.num_species;
+        const T limit = (T)(tables.spec.Rcr * tables.spec.Rcr), *vectors = (const T*)pairs.vectors;
+        auto near = [&](long p) {
+            const T *v = vectors + 3 * p, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+            return square < limit && pairs.neighbor_species[p] >= 0 && pairs.neighbor_species[p] < E;
+        };
+        for (int e = 0; e < E; e++) env.count[e] = 0;
+        for (long p = p0; p < p0 + n; p++)
+            if (near(p)) env.count[pairs.neighbor_species[p]]++;
+        int from = 0, *next = env.angular.start;  // written by select_angular later
+        for (int e = 0; e <= E; e++) {
+            env.radial.start[e] = next[e] = from;
+            if (e < E) from += (int)padded<T>(env.count[e]);
+        }
+        const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
+        for (long p = p0; p < p0 + n; p++) {
+            if (!near(p)) continue;
+            const int k = next[pairs.neighbor_species[p]]++;
+            for (int c = 0; c < 3; c++) {
+                to[c].a[k] = vectors[3 * p + c];
+                if constexpr (N::dual) to[c].b[k] = tangent(p, c);
+            }
+            pair_of[k] = (int)(p - p0);
+        }
+    }
+
+    // Whether features stand as they do in a row in whole vectors, and need no copy.
+    bool direct() const { return columns.total == length; }
     // Between features as they are given and a row in whole vectors.
     void write_row(const T* row, T* features) const {
         for (int q = 0; q < num_blocks; q++)
@@ -142,6 +154,9 @@ class AevOperation {
             memcpy(row.a + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
         if constexpr (N::dual) memset((void*)row.b, 0, sizeof(T) * columns.total);
     }
+
+    static T*& value_or_tangent(Array<Real<T>>& row) { return row.a; }
+    static T*& value_or_tangent(Array<Dual<T>>& row) { return row.b; }
 
     static auto along(const T* tangent) {
         return [tangent](long p, int c) { return tangent[3 * p + c]; };
@@ -167,9 +182,11 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
+            T* out = (features ? features : features_tangent) + i * length;
+            T*& computed = value_or_tangent(row);
+            if (direct()) computed = out;
             aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
-            if (features) write_row(row.a, features + i * length);
-            if constexpr (N::dual) write_row(row.b, features_tangent + i * length);
+            if (!direct()) write_row(computed, out);
         });
     }
 
@@ -183,7 +200,8 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
-            read_row(gradient + i * length, row);
+            if (N::dual || !direct()) read_row(gradient + i * length, row);
+            else row.a = (T*)gradient + i * length;  // which is only read
             aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
             for (int e = 0; e < tables.spec.num_species; e++)
                 for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)

@@ -12,16 +12,17 @@ import mmap
 import sys
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-#: Bytes: tensors of other sizes are torch's own; blocks come in multiples of the unit, a large page of most systems.
-_SMALLEST, _LARGEST, _UNIT = 2**19, 2**26, 2**21
+#: Bytes; tensors of other sizes are torch's own.
+_SMALLEST, _LARGEST = 2**19, 2**26
 #: Bytes that are kept while nobody uses them.
 _KEPT = 2**28
 
-#: Only appended to and removed from, which needs no lock: a block is taken by whoever removes it.
+#: The last freed last. Changed by single calls only, which needs no lock: a block is taken by whoever removes it.
 _free: list[mmap.mmap] = []
 
 
@@ -32,7 +33,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
     size = count * dtype.itemsize
     if not _SMALLEST <= size <= _LARGEST or sys.platform != "linux":
         return like.new_empty(shape, dtype=dtype)
-    block = _take(-(-size // _UNIT) * _UNIT)
+    block = _take(size)
     # The tensor's storage holds the lease, and when that goes the block is free again.
     lease = (ctypes.c_char * len(block)).from_buffer(block)
     weakref.finalize(lease, _give, block).atexit = False
@@ -40,22 +41,20 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
 
 
 def _take(size: int) -> mmap.mmap:
-    # Up to twice as large: batches are never quite the same size.
     for block in sorted(_free, key=len):
-        if size <= len(block) <= 2 * size:
-            try:
+        if size <= len(block) <= 1.25 * size:  # batches are never quite the same size
+            with suppress(ValueError):  # another thread was faster
                 _free.remove(block)
-            except ValueError:  # another thread was faster
-                continue
-            return block
-    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+                return block
+    step = 1 << (size.bit_length() - 4)
+    block = mmap.mmap(-1, -(-size // step) * step, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system without large pages
         block.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a system without them
-        pass
     return block
 
 
 def _give(block: mmap.mmap) -> None:
-    if sum(map(len, _free)) + len(block) <= _KEPT:
-        _free.append(block)
+    _free.append(block)
+    while sum(map(len, _free)) > _KEPT:
+        with suppress(IndexError):
+            del _free[0]
