@@ -1,5 +1,6 @@
 // Dense networks as a differentiable operation on given features: energies, their gradients with respect to features
-// and weights, and the gradients of the gradient with respect to features.
+// and weights, and the gradients of the gradient with respect to features. The latter end at z (see below); from there
+// on they go through the layers together with those of the energies.
 //
 // Notation, for a row x0 = features: z[l] = W[l] x[l] + b[l], x[l + 1] = f(z[l]), energy = w x[last] + b[last]. Kept
 // between the calls are the z of all hidden layers, each padded to 16, and an order of the rows in which neighbors have

@@ -22,7 +22,7 @@ _SMALLEST, _LARGEST = 2**19, 2**26
 #: Bytes that are kept while nobody uses them.
 _KEPT = 2**28
 
-#: The last freed last. Changed by single calls only, which needs no lock: a block is taken by whoever removes it.
+#: The last freed first: caches may still hold it. Changed by single calls only, which needs no lock: a block is taken by whoever removes it.
 _free: list[mmap.mmap] = []
 
 
@@ -54,7 +54,7 @@ def _take(size: int) -> mmap.mmap:
 
 
 def _give(block: mmap.mmap) -> None:
-    _free.append(block)
+    _free.insert(0, block)
     while sum(map(len, _free)) > _KEPT:
         with suppress(IndexError):
-            del _free[0]
+            _free.pop()
