@@ -22,7 +22,8 @@ _SMALLEST, _LARGEST = 2**19, 2**26
 #: Bytes that are kept while nobody uses them.
 _KEPT = 2**28
 
-#: The last freed first: caches may still hold it. Changed by single calls only, which needs no lock: a block is taken by whoever removes it.
+#: The last freed first: caches may still hold it. Changed by single calls only, which needs no lock: a block is taken by
+#: whoever removes it.
 _free: list[mmap.mmap] = []
 
 
@@ -33,7 +34,10 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
     size = count * dtype.itemsize
     if not _SMALLEST <= size <= _LARGEST or sys.platform != "linux":
         return like.new_empty(shape, dtype=dtype)
-    block = _take(size)
+    try:
+        block = _take(size)
+    except OSError:  # torch knows what to say
+        return like.new_empty(shape, dtype=dtype)
     # The tensor's storage holds the lease, and when that goes the block is free again.
     lease = (ctypes.c_char * len(block)).from_buffer(block)
     weakref.finalize(lease, _give, block).atexit = False
