@@ -22,8 +22,8 @@ _SMALLEST, _LARGEST = 2**19, 2**26
 #: Bytes that are kept while nobody uses them.
 _KEPT = 2**28
 
-#: The last freed first: caches may still hold it. Changed by single calls only, which needs no lock: a block is taken by
-#: whoever removes it.
+#: The last freed first: caches may still hold it. Changed by single calls only, which needs no lock: a block is taken
+#: by whoever removes it.
 _free: list[mmap.mmap] = []
 
 
