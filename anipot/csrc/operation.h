@@ -138,6 +138,8 @@ class AevOperation {
         return env;
     }
 
+    // Whether features stand as they do in a row in whole vectors, and need no copy.
+    bool direct() const { return columns.total == length; }
     // Between features as they are given and a row in whole vectors.
     void write_row(const T* row, T* features) const {
         for (int q = 0; q < num_blocks; q++)
@@ -147,6 +149,9 @@ class AevOperation {
         for (int q = 0; q < num_blocks; q++)
             memcpy(row + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
     }
+
+    static T*& value_or_tangent(Array<Real<T>>& row) { return row.a; }
+    static T*& value_or_tangent(Array<Dual<T>>& row) { return row.b; }
 
     static auto along(const T* tangent) {
         return [tangent](long p, int c) { return tangent[3 * p + c]; };
@@ -172,9 +177,11 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
+            T* out = (features ? features : features_tangent) + i * length;
+            T*& computed = value_or_tangent(row);
+            if (direct()) computed = out;
             aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
-            if (features) write_row(row.a, features + i * length);
-            if constexpr (N::dual) write_row(row.b, features_tangent + i * length);
+            if (!direct()) write_row(computed, out);
         });
     }
 
@@ -188,8 +195,12 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
-            read_row(gradient + i * length, row.a);
-            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row.a, g[0], g[1], g[2]);
+            const T* slopes = gradient + i * length;
+            if (!direct()) {
+                read_row(slopes, row.a);
+                slopes = row.a;
+            }
+            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), slopes, g[0], g[1], g[2]);
             for (int j = 0; j < env.radial.start[tables.spec.num_species]; j++)
                 for (int c = 0; c < 3; c++) {
                     const long to = 3 * (p0 + pair_of[j]) + c;

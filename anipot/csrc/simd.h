@@ -126,6 +126,21 @@ template <class T>
 INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) {
     return a < b ? a : b;
 }
+// Whether a comparison holds in some lane.
+template <class I>
+INLINE bool any_lane(I v) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)v, (__m512i)v) != 0;
+#elif defined(__AVX__)
+    return !_mm256_testz_si256((__m256i)v, (__m256i)v);
+#elif defined(__SSE2__)
+    return _mm_movemask_epi8((__m128i)v) != 0;
+#else
+    bool any = false;
+    UNROLL for (int l = 0; l < (int)(sizeof(I) / sizeof(v[0])); l++) any |= v[l] != 0;
+    return any;
+#endif
+}
 template <class T>
 INLINE T sum_lanes(Vec<T> v) {
     T s = 0;

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 6
+INTERFACE = 7
 
 _HERE = Path(__file__).parent
 _reference_only = False

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import VectorsSpec, available, library, plain_autograd
+from anipot.kernels.memory import empty
 from anipot.kernels.operations import define
 from anipot.kernels.specs import address
 
@@ -32,7 +33,7 @@ def _vectors(
     coordinates: Tensor, cell: Tensor | None, center: Tensor, neighbor: Tensor, shift: Tensor | None, spot: float
 ) -> tuple[Tensor, Tensor]:
     coordinates, cell = coordinates.contiguous(), None if cell is None else cell.contiguous()
-    vectors = coordinates.new_empty((len(center), 3), dtype=torch.float64)
+    vectors = empty((len(center), 3), coordinates, torch.float64)
     spec = _spec(center, neighbor, shift, coordinates)
     closest = library().anipot_vectors(
         address(spec), coordinates.data_ptr(), None if cell is None else cell.data_ptr(), vectors.data_ptr(), spot
