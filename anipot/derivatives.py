@@ -450,6 +450,8 @@ def _block_energies(
             if atoms.start
             else Pairs(center, neighbor, shift)
         )
+        if not properties:
+            return potential.members_from_vectors(species[atoms], mine, v, own), {}
         return potential.members_and_properties(species[atoms], mine, v, own, properties)
     representation = potential.representation
     args = (center - atoms.start, species[neighbor], v.to(potential.dtype), atoms.stop - atoms.start)
