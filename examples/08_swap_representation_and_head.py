@@ -19,7 +19,8 @@ import torch
 from matplotlib.figure import Figure
 
 import anipot
-from anipot.plots import plot_contributions, plot_parity
+from anipot.contributions import ContributionLog
+from anipot.plots import plot_parity
 from anipot.units import HARTREE_TO_EV
 
 FAST = bool(os.environ.get("ANIPOT_EXAMPLE_FAST"))
@@ -111,7 +112,8 @@ for ax, (name, kind) in zip(axes, PAIRS, strict=False):
     model = anipot.Potential(elements, representation, head, anipot.EnergyShifter(self_energies), name=name)
     standardize(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    steps, contributions, start = 0, [], time.monotonic()
+    log = ContributionLog(representation, every=5) if name == "sc-SchNet" else None
+    steps, start = 0, time.monotonic()
     while (spent := time.monotonic() - start) < args.seconds:
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * 0.02 ** (spent / args.seconds)
@@ -122,10 +124,8 @@ for ax, (name, kind) in zip(axes, PAIRS, strict=False):
         loss.backward()
         optimizer.step()
         steps += 1
-        if name == "sc-SchNet":
-            contributions.append(
-                representation.contributions((model.converter.convert(species[rows]), coordinates[rows]))
-            )
+        if log:
+            log(steps, (model.converter.convert(species[rows]), coordinates[rows]))
     result = anipot.single_point(model, species[test], coordinates[test])
     scale = 1000 * HARTREE_TO_EV
     per_atom = scale * (result.energies - energies[test]).abs() / real[test].sum(-1)
@@ -135,6 +135,6 @@ for ax, (name, kind) in zip(axes, PAIRS, strict=False):
     weights = sum(p.numel() for p in model.parameters())
     print(f"{name:10s} {head_name:20s} {steps:5d} steps, {weights:7d} weights,", end=" ")
     print(f"mean errors held out {per_atom.mean():6.2f} meV/atom, {mae:6.1f} meV/Å", flush=True)
-    if contributions:
-        plot_contributions(torch.stack(contributions)).figure.savefig("contributions.png", dpi=120)
+    if log:
+        log.plot().figure.savefig("contributions.png", dpi=120)
 figure.savefig("swap.png", dpi=120)
