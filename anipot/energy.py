@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,7 +60,7 @@ class EnergyShifter(ExactBuffers):
     def atomic(self, species: Tensor) -> Tensor:
         """Return the self energy of each atom (B, A), float64; 0 for ghosts."""
         num_species = len(self.self_energies) - self.fit_intercept
-        if species.numel() and int(species.max()) >= num_species:
+        if not torch.compiler.is_compiling() and species.numel() and int(species.max()) >= num_species:
             raise ValueError(f"element index {int(species.max())} has no self energy; there are {num_species}")
         if num_species == 0:
             return torch.zeros(species.shape, dtype=torch.float64, device=species.device)
@@ -92,10 +90,11 @@ class Sequential(nn.Sequential):
 
     def forward(self, input_: Any, cell: Tensor | None = None, pbc: Tensor | None = None) -> Any:
         for module in self:
-            input_ = module(input_, cell=cell, pbc=pbc) if _takes_cell(type(module).forward) else module(input_)
+            input_ = module(input_, cell=cell, pbc=pbc) if _takes_cell(module) else module(input_)
         return input_
 
 
-@cache
-def _takes_cell(forward: Callable[..., Any]) -> bool:
-    return "cell" in inspect.signature(forward).parameters
+def _takes_cell(module: nn.Module) -> bool:
+    """Whether ``forward`` has an argument of that name; read off its code, which ``torch.compile`` can trace."""
+    code = type(module).forward.__code__
+    return "cell" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

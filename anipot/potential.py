@@ -14,6 +14,7 @@ from anipot.energy import EnergyShifter
 from anipot.environments import Environments
 from anipot.head import ANIModel, Ensemble
 from anipot.neighbors import Pairs, neighborhoods
+from anipot.neighbors.traced import checked_neighborhoods
 from anipot.representation import AEVComputer
 from anipot.structures import (
     SpeciesConverter,
@@ -293,25 +294,25 @@ class Potential(nn.Module):
             For everything that cannot be computed: see ``check_system`` and ``SpeciesConverter``.
         """
         check_charge(charge)
-        species, coordinates = species_coordinates
-        system = self.system(species, coordinates, cell, pbc)
-        atomic = self._members(system).mean(0).view(system.species.shape)
+        species = species_coordinates[0]
+        system, atomic = self._members(species_coordinates, cell, pbc)
+        atomic = atomic.mean(0).view(species.shape)
         return SpeciesEnergies(species, atomic.sum(-1) + self.shifter.sae(system.species))
 
     def atomic_energies(
         self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
         """Return the species and the energy of each atom (B, A), self energies included; 0 for ghosts."""
-        system = self.system(*species_coordinates, cell, pbc)
-        atomic = self._members(system).mean(0).view(system.species.shape)
+        system, atomic = self._members(species_coordinates, cell, pbc)
+        atomic = atomic.mean(0).view(system.species.shape)
         return SpeciesEnergies(species_coordinates[0], atomic + self.shifter.atomic(system.species))
 
     def members_energies(
         self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
         """Return the species and the energies (M, B) of every member."""
-        system = self.system(*species_coordinates, cell, pbc)
-        energies = self._members(system).view(len(self), *system.species.shape).sum(-1)
+        system, atomic = self._members(species_coordinates, cell, pbc)
+        energies = atomic.view(len(self), *system.species.shape).sum(-1)
         return SpeciesEnergies(species_coordinates[0], energies + self.shifter.sae(system.species))
 
     def system(self, species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> System:
@@ -338,8 +339,7 @@ class Potential(nn.Module):
         ValueError
             If there is no such property head.
         """
-        system = self.system(*species_coordinates, cell, pbc)
-        pairs, vectors = neighborhoods(system, self.cutoff)
+        system, pairs, vectors = self._surroundings(species_coordinates, cell, pbc)
         names = self.property_names(True if names is None else names)
         return self.members_and_properties(system.species.reshape(-1), pairs, vectors, system, names)[1]
 
@@ -417,9 +417,22 @@ class Potential(nn.Module):
             return self.head.atomic_energies(species, features, sparse=True)  # type: ignore[operator]
         return self.head.atomic_energies(species, features)  # type: ignore[operator]
 
-    def _members(self, system: System) -> Tensor:
-        pairs, vectors = neighborhoods(system, self.cutoff)
-        return self.members_from_vectors(system.species.reshape(-1), pairs, vectors, system)
+    def _surroundings(
+        self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None
+    ) -> tuple[System, Pairs, Tensor]:
+        if torch.compiler.is_compiling():
+            species, coordinates = species_coordinates
+            if self.periodic_table_index:
+                species = self.converter.convert(species)
+            return checked_neighborhoods(species, coordinates, cell, pbc, len(self.elements), self.cutoff)
+        system = self.system(*species_coordinates, cell, pbc)
+        return system, *neighborhoods(system, self.cutoff)
+
+    def _members(
+        self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None
+    ) -> tuple[System, Tensor]:
+        system, pairs, vectors = self._surroundings(species_coordinates, cell, pbc)
+        return system, self.members_from_vectors(system.species.reshape(-1), pairs, vectors, system)
 
     def species_to_tensor(self, symbols: str | Sequence[str]) -> Tensor:
         """Return the species (a,) of symbols such as ["C", "H", "H"]: atomic numbers, or element indices."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anipot.elements import MAX_ATOMIC_NUMBER, atomic_number, symbol
+from anipot.kernels.operations import define_opaque
 from anipot.lattice import check_cell
 
 
@@ -93,6 +94,8 @@ class SpeciesConverter(nn.Module):
 
     def convert(self, atomic_numbers: Tensor) -> Tensor:
         """Return the element indices (B, A) of atomic numbers (B, A); ghosts stay -1."""
+        if torch.compiler.is_compiling():  # what is in the tensor cannot be traced
+            return torch.ops.anipot.element_indices(atomic_numbers, " ".join(self.elements))
         _check_integers(atomic_numbers)
         atomic_numbers = atomic_numbers.long()
         inside = atomic_numbers.clamp(-1, MAX_ATOMIC_NUMBER)
@@ -100,6 +103,17 @@ class SpeciesConverter(nn.Module):
         if (index == -2).any():
             raise ValueError(_unknown_element(atomic_numbers, index == -2, self.elements))
         return index
+
+
+def _element_indices(atomic_numbers: Tensor, elements: str) -> Tensor:
+    return SpeciesConverter(elements.split()).to(atomic_numbers.device).convert(atomic_numbers)
+
+
+define_opaque(
+    "element_indices(Tensor atomic_numbers, str elements) -> Tensor",
+    _element_indices,
+    lambda atomic_numbers, elements: torch.empty_like(atomic_numbers, dtype=torch.long),
+)
 
 
 def check_system(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> System:

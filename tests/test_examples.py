@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from weights_at_hand import ROOT, reason_missing, use_weights
+from weights_at_hand import ROOT, SHARED, reason_missing, use_weights
 
 SCRIPTS = sorted((ROOT / "examples").glob("[0-9]*.py"))
 NOTEBOOKS = sorted((ROOT / "examples").glob("[0-9]*.ipynb"))
@@ -25,6 +25,7 @@ def run(command: list[str], folder: Path) -> str:
     environment = os.environ | {
         "ANIPOT_EXAMPLE_FAST": "1",
         "MPLBACKEND": "agg",
+        "ANIPOT_SHARED": str(SHARED),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -40,6 +41,12 @@ def skip_without_weights(example: Path) -> None:
             pytest.skip(why)
 
 
+def skip_without_data(example: Path) -> None:
+    """Skip where an example reads data that come from elsewhere and are not at hand."""
+    if "ANIPOT_SHARED" in example.read_text("utf-8") and not (SHARED / "data").is_dir():
+        pytest.skip(f"its data are not in {SHARED}")
+
+
 def test_examples_are_found():
     assert len(SCRIPTS) >= 5
     assert NOTEBOOKS
@@ -49,6 +56,7 @@ def test_examples_are_found():
 def test_script(example, tmp_path, cache_folder, monkeypatch):
     use_weights(monkeypatch, cache_folder)
     skip_without_weights(example)
+    skip_without_data(example)
     output = run([sys.executable, "-W", "error", str(example)], tmp_path)
     assert output.strip(), "an example prints what it found"
     assert "nan" not in re.findall(r"[a-z]+", output.lower())

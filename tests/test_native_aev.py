@@ -35,6 +35,18 @@ AEVS: dict[str, Callable[[], AEVComputer]] = {
     "smooth4": lambda: tiny(SmoothCutoff(order=4, eps=1e-3)),
     "one of each": lambda: AEVComputer(4.0, 4.0, 3.0, 1.5, 2.0, 1.5, 1.2, 0.7, 1),
     "five": lambda: AEVComputer(5.1, 3.3, 9.0, [1.0] * 5, [4.0] * 5, 8.0, [0.9, 1.3, 1.7, 2.1, 2.5], [0.3, 2.1], 7),
+    # More elements and more values than a vector has lanes.
+    "many": lambda: AEVComputer(
+        5.1,
+        4.6,
+        9.0,
+        [1.0, 2.0],
+        4.0,
+        31.0,
+        [0.8 + 0.2 * i for i in range(13)],
+        [0.1 + 0.18 * i for i in range(17)],
+        18,
+    ),
 }
 
 

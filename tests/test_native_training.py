@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -14,7 +16,7 @@ import anipot
 from anipot import CELU, ANIModel, AtomicNetwork, Ensemble, Gaussian, ShiftedSoftplus
 from anipot.head.dense import native_networks
 from anipot.hessian import native_hessian
-from anipot.kernels import instruction_set, networks, vectors
+from anipot.kernels import instruction_set, memory, networks, vectors
 from anipot.neighbors import displacements, find_pairs
 
 pytestmark = needs_kernels
@@ -103,9 +105,10 @@ def test_operations_are_what_torch_expects_of_them() -> None:
     seeds, tests = torch.ones_like(energies), ("test_schema", "test_autograd_registration", "test_faketensor")
     for operation, args in (
         ("networks", (x, species)),
-        ("networks_weights", (x, species, order, state)),
-        ("networks_backward", (seeds, x, species, order, state)),
-        ("networks_weight_gradient", (seeds, x, species, order, state)),
+        ("networks_features", (x, species, order, state)),
+        ("networks_backward", (seeds, None, x, species, order, state)),
+        ("networks_rest", (seeds, state, x, species, order, state)),
+        ("networks_weight_gradient", (seeds, state, x, species, order, state)),
         ("networks_second", (True, x, seeds, x, species, order, state)),
     ):
         torch.library.opcheck(getattr(torch.ops.anipot, operation), (*args, *net), test_utils=tests)
@@ -305,3 +308,42 @@ def test_a_large_system_without_a_graph() -> None:
         parts = head.atomic_energies(species, x)
     with anipot.reference_path():
         torch.testing.assert_close(parts, head.atomic_energies(species, x).detach(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux only")
+def test_memory_is_used_again_when_nobody_holds_it() -> None:
+    like, shape = torch.zeros(()), (1000, 1100)
+    first = memory.empty(shape, like)
+    at, view = first.data_ptr(), first[3:].detach()
+    del first
+    assert memory.empty(shape, like).data_ptr() != at
+    del view
+    again = {memory.empty(shape, like, torch.int32).data_ptr() for _ in range(3)}
+    assert len(again) == 1  # given back and taken again
+
+
+def test_memory_is_bounded() -> None:
+    held = [memory.empty((2**24 - 1,), torch.zeros(())) for _ in range(8)]
+    assert all(tensor.shape == (2**24 - 1,) for tensor in held)
+    del held
+    assert sum(map(len, memory._free)) <= memory._KEPT
+
+
+def test_graphs_alive_at_the_same_time_do_not_share_memory() -> None:
+    model = potential("aev_1x", "ensemble")
+    batches = [4 * torch.rand(40, 10, 3, generator=torch.Generator().manual_seed(i)).double() for i in range(6)]
+    species = torch.tensor([[1, 6, 7, 8, 1, 6, 7, 8, 1, 6]]).expand(40, -1)
+
+    def forces(x: Tensor) -> Tensor:
+        x.requires_grad_()
+        return torch.autograd.grad(model((species, x)).energies.sum(), x, create_graph=True)[0]
+
+    def gradient(out: Tensor, x: Tensor) -> Tensor:
+        return torch.autograd.grad((out**2).sum(), x)[0]
+
+    one_by_one = [gradient(forces(x), x) for x in batches]
+    graphs = [forces(x) for x in batches]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(gradient, graphs, batches))
+    for a, b in zip(one_by_one, together, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

@@ -16,6 +16,7 @@ from contracts import ELEMENTS, REPRESENTATIONS, SELF_ENERGIES, molecule
 from torch import Tensor, nn
 
 import anipot
+import anipot.contributions
 from anipot import (
     CELU,
     AtomicNetwork,
@@ -174,7 +175,9 @@ def test_charges_of_a_dipole_are_a_head_and_add_up_to_zero() -> None:
     assert abs(charges.sum()) < 1e-12
     center = atoms.get_center_of_mass()
     np.testing.assert_allclose(atoms.get_dipole_moment(), charges @ (atoms.positions - center), rtol=0, atol=1e-12)
-    assert atoms.get_potential_energy() == pytest.approx(float(model((numbers[None], x[None])).energies) * ase.units.Ha)
+    assert atoms.get_potential_energy() == pytest.approx(
+        float(model((numbers[None], x[None])).energies.detach()) * ase.units.Ha
+    )
 
 
 def test_polar_tensors_by_finite_differences() -> None:
@@ -316,3 +319,22 @@ def test_shell(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
         main(["sp", str(tmp_path / "in.xyz"), "--properties", "-o", str(tmp_path / "out.xyz"), "--model", "mine"]) == 0
     )
     assert ase.io.read(tmp_path / "out.xyz", 1).calc.results["dipole"].shape == (3,)
+
+
+def test_a_log_of_contributions(tmp_path) -> None:
+    rep = ScSchNet(4, 8, 2)
+    log = anipot.contributions.ContributionLog(rep, every=3)
+    numbers, x = molecule(5, 1)
+    batch = anipot.SpeciesConverter(ELEMENTS).convert(numbers)[None], x[None].float()
+    for step in range(7):
+        log(step, batch)
+        with torch.no_grad():
+            rep.contribution_weights *= 2
+    np.testing.assert_allclose(log.values[2], 64 * log.values[0], rtol=1e-6)
+    log.write_csv(tmp_path / "log.csv")
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,embedding,interaction 1,interaction 2"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "3", "6"]
+    assert [list(line.get_xdata()) for line in log.plot().lines] == [[0, 3, 6]] * 3
+    with pytest.raises(TypeError, match="those of an ScSchNet, got SchNet"):
+        anipot.contributions.ContributionLog(SchNet(4, 8, 1))

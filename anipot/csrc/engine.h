@@ -19,19 +19,19 @@ struct EngineBase {
 };
 
 // Where the neighbors of the atoms of a block are kept between forward and backward. Offsets per atom are upper bounds
-// from its candidates; pads included.
+// from its candidates, with pads of two vectors.
 template <class T>
 struct Arena {
     Buffer<T> values;     // 9 arrays for radial neighbors, 6 for angular ones
     Buffer<int> indices;  // extended atom of each radial neighbor; radial neighbor of each angular one
-    Buffer<int> starts;   // per atom: radial (E + 1), count (E), angular (E + 1)
+    Buffer<int> starts;   // per atom: radial (E + 1), angular (E + 1)
     long size = 0;
 
     void reserve(long candidates, long atoms, int num_species) {
-        size = candidates + atoms * (num_species + 1) * LANES<T> + LANES<T>;
+        size = candidates + (2 * atoms + 1) * LANES<T>;
         values.resize(15 * size);
         indices.resize(2 * size);
-        starts.resize(atoms * (3 * num_species + 2));
+        starts.resize(atoms * (2 * num_species + 2));
     }
     T* array(int k, long at) { return values.data + k * size + at; }
     Shell<Real<T>> shell(int k, long at, int* start) {
@@ -40,9 +40,8 @@ struct Arena {
         return {a[0], a[1], a[2], a[3], a[4], a[5], start};
     }
     Environment<Real<T>> environment(long atom, long at, int num_species) {
-        int* s = &starts[atom * (3 * num_species + 2)];
-        int* count = s + num_species + 1;
-        return {shell(0, at, s), count, shell(6, at, count + num_species), indices.data + size + at};
+        int* s = &starts[atom * (2 * num_species + 2)];
+        return {shell(0, at, s), shell(6, at, s + num_species + 1), indices.data + size + at};
     }
     int* extended(long at) { return indices.data + at; }
     T* gradient(int c, long at) { return array(12 + c, at); }
@@ -51,35 +50,35 @@ struct Arena {
 // r, unit vector and cutoff function of n neighbors whose vectors stand in ux, uy, uz; entries up to the next whole
 // vector become neighbors at the cutoff, which count for nothing.
 template <class N>
-INLINE void finish_radial(const AevSpec& spec, const Shell<N>& shell, long from, long n) {
+INLINE void finish_radial(const AevSpec& spec, const Shell<N>& shell, long n) {
     typedef typename N::T T;
-    for (long k = 0; k < n; k += LANES<T>) {
-        const long i = from + k;
+    for (long i = 0; i < n; i += LANES<T>) {
         N x, y, z;
         shell.unit(i, x, y, z);
-        x = nfirst(n - k, x, N::of((T)spec.Rcr));
-        y = nfirst(n - k, y, N::of(0));
-        z = nfirst(n - k, z, N::of(0));
+        x = nfirst(n - i, x, N::of((T)spec.Rcr));
+        y = nfirst(n - i, y, N::of(0));
+        z = nfirst(n - i, z, N::of(0));
         const N r = nsqrt(x * x + y * y + z * z), inverse = N::of(1) / r;
         N f, df;
         cutoff(spec, spec.Rcr, r, f, df);
         shell.r.put(i, r);
-        shell.f.put(i, nfirst(n - k, f, N::of(0)));
-        shell.df.put(i, nfirst(n - k, df, N::of(0)));
+        shell.f.put(i, nfirst(n - i, f, N::of(0)));
+        shell.df.put(i, nfirst(n - i, df, N::of(0)));
         shell.ux.put(i, x * inverse);
         shell.uy.put(i, y * inverse);
         shell.uz.put(i, z * inverse);
     }
 }
 
-// The radial neighbors within Rca, one after the other, with their own cutoff function.
+// The radial neighbors within Rca, one after the other, with their own cutoff function. A vector's worth of neighbors
+// behind the last one count for nothing.
 template <class N>
 INLINE void select_angular(const AevSpec& spec, const Environment<N>& env) {
     typedef typename N::T T;
     int n = 0;
     for (int e = 0; e < spec.num_species; e++) {
         env.angular.start[e] = n;
-        for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+        for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++) {
             env.angular.r.copy_one(n, env.radial.r, j);
             env.angular.ux.copy_one(n, env.radial.ux, j);
             env.angular.uy.copy_one(n, env.radial.uy, j);
@@ -89,12 +88,19 @@ INLINE void select_angular(const AevSpec& spec, const Environment<N>& env) {
         }
     }
     env.angular.start[spec.num_species] = n;
+    const N zero = N::of(0);
+    env.angular.r.put(n, N::of((T)spec.Rca));
+    env.angular.ux.put(n, zero);
+    env.angular.uy.put(n, zero);
+    env.angular.uz.put(n, zero);
     for (int j = 0; j < n; j += LANES<T>) {
         N f, df;
         cutoff(spec, spec.Rca, env.angular.r.get(j), f, df);
         env.angular.f.put(j, f);
         env.angular.df.put(j, df);
     }
+    env.angular.f.put(n, zero);
+    env.angular.df.put(n, zero);
 }
 
 template <class T>
@@ -348,9 +354,7 @@ class Engine : public EngineBase {
             });
     }
 
-    long arena_offset(long i0, long a) const {
-        return list.start[i0 + a] - list.start[i0] + a * (known.num_species + 1) * LANES<T>;
-    }
+    long arena_offset(long i0, long a) const { return list.start[i0 + a] - list.start[i0] + 2 * a * LANES<T>; }
 
     void forward_atom(long i0, long a, Thread& thread) {
         const int E = known.num_species;
@@ -362,11 +366,10 @@ class Engine : public EngineBase {
         const double limit = known.Rcr * known.Rcr;
         const int* candidates = &list.candidate[list.start[i]];
         const int* elements = &list.elements[i * (E + 1)];
-        int from = 0;
+        int n = 0;
         bool spot = false;
         for (int e = 0; e < E; e++) {
-            env.radial.start[e] = from;
-            int n = from;
+            env.radial.start[e] = n;
             for (int c = elements[e]; c < elements[e + 1]; c++) {
                 const int k = candidates[c];
                 const double* there = &list.extended[4L * k];
@@ -379,11 +382,9 @@ class Engine : public EngineBase {
                 n += square < limit;
                 spot |= square < 1e-12;
             }
-            env.count[e] = n - from;
-            finish_radial(known, env.radial, from, n - from);
-            from += (int)padded<T>(n - from);
         }
-        env.radial.start[E] = from;
+        env.radial.start[E] = n;
+        finish_radial(known, env.radial, n);
         if (spot) __atomic_store_n(&on_one_spot, true, __ATOMIC_RELAXED);
         select_angular(known, env);
         aev_forward(*tables, env, layout_of_atom(i).columns, thread.scratch,
@@ -450,8 +451,8 @@ class Engine : public EngineBase {
                 }
                 g = sum;
             }
-            aev_backward(*tables, env, columns, thread.scratch, Array<Real<T>>{(T*)g}, Array<Real<T>>{gx},
-                         Array<Real<T>>{gy}, Array<Real<T>>{gz});
+            aev_backward(*tables, env, columns, thread.scratch, g, Array<Real<T>>{gx}, Array<Real<T>>{gy},
+                         Array<Real<T>>{gz});
             scatter(env, i, o, at, thread);
         }
     }
@@ -463,7 +464,7 @@ class Engine : public EngineBase {
         double* force = &thread.force[3 * o * list.num_real];
         double own[3] = {0, 0, 0}, v[9] = {0};
         for (int e = 0; e < known.num_species; e++)
-            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++) {
+            for (int j = env.radial.start[e]; j < env.radial.start[e + 1]; j++) {
                 double* to = force + 3L * list.source[extended[j]];
                 const double g[3] = {(double)gx[j], (double)gy[j], (double)gz[j]};
                 for (int c = 0; c < 3; c++) {

@@ -63,7 +63,7 @@ class HessianOperation : AevOperation<T> {
         Scratch<N> scratch;
         Tile<T> tile;
         Buffer<T> zeros, features, z, curved, products, values;
-        Buffer<int> radial, angular, element;  // of each neighbor: where it stands, and -1 beyond Rca
+        Buffer<int> angular, element;  // of each neighbor: where it stands, -1 beyond Rca
     };
     const HeadSpec& head;
     const RowsSpec& rows;
@@ -90,21 +90,19 @@ class HessianOperation : AevOperation<T> {
                 w.memory[c], i, [c](long, int q) { return (T)(q == c); }, row, g, pair_of);
         const long n = list_neighbors(env[0], w);
         const Environment<N> still = without_tangents(env[0], w);
-        Base::read_row(gradient + i * Base::length, row);
+        Base::read_row(gradient + i * Base::length, row.a);
         T* U = w.features.resize(3 * n * rows.num_features + 1);
         for (int c = 0; c < 3; c++) {  // a radial term moves with its own neighbor only
-            radial_backward(tables, env[c], columns, row, g[0], g[1], g[2]);
+            radial_backward(tables, env[c], columns, w.scratch, row.a, g[0], g[1], g[2]);
             for (long k = 0; k < n; k++)
-                for (int q = 0; q < 3; q++)
-                    at(H, pairs_of_atom, pair_of[w.radial[k]], c, pair_of[w.radial[k]], q) = g[q].b[w.radial[k]];
+                for (int q = 0; q < 3; q++) at(H, pairs_of_atom, pair_of[k], c, pair_of[k], q) = g[q].b[k];
         }
         for (long k = 0; k < n; k++)
             for (int c = 0; c < 3; c++) {
                 if (w.angular[k] < 0) continue;
-                second(env[c], still, k, row, w, g);
+                second(env[c], still, k, row.a, w, g);
                 for (long m = 0; m < n; m++)
-                    for (int q = 0; q < 3; q++)
-                        at(H, pairs_of_atom, pair_of[w.radial[k]], c, pair_of[w.radial[m]], q) += g[q].b[w.radial[m]];
+                    for (int q = 0; q < 3; q++) at(H, pairs_of_atom, pair_of[k], c, pair_of[m], q) += g[q].b[m];
             }
         for (long k = 0; k < n; k++)
             for (int c = 0; c < 3; c++) jacobian(env[c], still, k, row, w, U + (3 * k + c) * rows.num_features);
@@ -112,26 +110,20 @@ class HessianOperation : AevOperation<T> {
         for (int m = 0; m < head.members; m++) curvature(i, m, n, w);
         for (long a = 0; a < 3 * n; a++)
             for (long b = 0; b < 3 * n; b++)
-                at(H, pairs_of_atom, pair_of[w.radial[a / 3]], a % 3, pair_of[w.radial[b / 3]], b % 3) +=
+                at(H, pairs_of_atom, pair_of[a / 3], a % 3, pair_of[b / 3], b % 3) +=
                     w.values[a * padded<T>(3 * n) + b];
     }
     static double& at(double* H, long n, long k, int c, long m, int q) { return H[(3 * k + c) * 3 * n + 3 * m + q]; }
 
+    // Element of each radial neighbor, and where it stands among the angular ones.
     long list_neighbors(const Environment<N>& env, Worker& w) const {
-        const int E = tables.spec.num_species;
-        const long room = env.radial.start[E];
-        int *radial = w.radial.resize(room + 1), *angular = w.angular.resize(room + 1),
-            *element = w.element.resize(room + 1);
-        long n = 0;
-        int a = 0;
+        const int E = tables.spec.num_species, *start = env.radial.start;
+        int *angular = w.angular.resize(start[E] + 1), *element = w.element.resize(start[E] + 1);
+        for (int k = 0; k < start[E]; k++) angular[k] = -1;
+        for (int a = 0; a < env.angular.start[E]; a++) angular[env.radial_of[a]] = a;
         for (int e = 0; e < E; e++)
-            for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++, n++) {
-                radial[n] = j;
-                element[n] = e;
-                const bool near = a < env.angular.start[E] && env.radial_of[a] == j;
-                angular[n] = near ? a++ : -1;
-            }
-        return n;
+            for (int k = start[e]; k < start[e + 1]; k++) element[k] = e;
+        return start[E];
     }
     Environment<N> without_tangents(Environment<N> env, Worker& w) const {
         const long room = env.radial.start[tables.spec.num_species] + 2 * LANES<T>;
@@ -143,39 +135,36 @@ class HessianOperation : AevOperation<T> {
         return env;
     }
 
-    // Triples of angular neighbor a of element e with those of another element.
-    Range triples_with(const Environment<N>& env, int a, int e, int other) const {
-        return {a, a + 1, env.angular.start[other], env.angular.start[other + 1], false, e == other ? a : -1};
-    }
     int column(int e, int other) const {
         return columns.angular[smaller(e, other) * tables.spec.num_species + larger(e, other)];
     }
 
     // Derivative of the features along one direction, all F of them.
     void jacobian(const Environment<N>& moving, const Environment<N>& still, long k, Array<N> row, Worker& w, T* out) {
-        const int e = w.element[k], j = w.radial[k], a = w.angular[k], E = tables.spec.num_species;
+        const int e = w.element[k], a = w.angular[k], E = tables.spec.num_species;
         memset((void*)row.b, 0, sizeof(T) * columns.total);
         for (int v = 0; v < tables.padded_radial; v += LANES<T>) {
             const N eta = {load<T>(&tables.EtaR[v]), Vec<T>{}}, shift = {load<T>(&tables.ShfR[v]), Vec<T>{}};
-            const N offset = moving.radial.r.get_splat(j) - shift;
+            const N offset = moving.radial.r.get_splat(k) - shift;
             row.put(columns.radial[e] + v,
-                    nexp(offset * offset * eta * (T)-1) * moving.radial.f.get_splat(j) * (T)0.25);
+                    nexp(offset * offset * eta * (T)-1) * moving.radial.f.get_splat(k) * (T)0.25);
         }
         if (a >= 0) {
-            w.scratch.reserve(tables, still.angular.start[E]);
-            for (int other = 0; other < E; other++) {
-                const Range range = triples_with(still, a, e, other);
-                if (range.k1 > range.k0)
-                    angular_forward(tables, moving.angular, still.angular, range, w.scratch, row + column(e, other));
-            }
+            const int* start = still.angular.start;
+            w.scratch.reserve(tables, start[E]);
+            for (int other = 0; other < E; other++)
+                if (start[other + 1] > start[other])
+                    add_sum(tables, moving.angular, still.angular, a, a + 1, start[other], start[other + 1],
+                            column(e, other), w.scratch);
+            angular_forward(tables, w.scratch, row);
         }
         Base::write_row(row.b, out);
     }
 
     // The derivative along one direction of g . dF/dv, of the angular terms, for all radial neighbors, into g[].b.
-    void second(const Environment<N>& moving, const Environment<N>& still, long k, Array<N> row, Worker& w,
+    void second(const Environment<N>& moving, const Environment<N>& still, long k, const T* row, Worker& w,
                 Array<N>* g) {
-        const int e = w.element[k], j = w.radial[k], a = w.angular[k], E = tables.spec.num_species;
+        const int e = w.element[k], a = w.angular[k], E = tables.spec.num_species;
         constexpr int L = LANES<T>;
         for (int c = 0; c < 3; c++) memset((void*)g[c].b, 0, sizeof(T) * still.radial.start[E]);
         Scratch<N>& s = w.scratch;
@@ -183,18 +172,17 @@ class HessianOperation : AevOperation<T> {
         s.reserve(tables, neighbors);
         for (int q = 0; q < 5; q++) s.rows.put((5L * a + q) * L, N::of(0));
         for (long i = 0; i < 5 * s.stride; i += L) s.columns.put(i, N::of(0));
-        for (int other = 0; other < E; other++) {
-            const Range range = triples_with(still, a, e, other);
-            if (range.k1 > range.k0)
-                angular_backward(tables, moving.angular, still.angular, range, s, row + column(e, other));
-        }
+        s.list_elements(still.angular, E);
+        add_runs(tables, moving.angular, still.angular, a, a + 1, 0, false, s,
+                 [&](int other) { return row + column(e, other); });
+        angular_backward(tables, moving.angular, still.angular, s);
         // As neighbor k of the triples it has no terms, but a vector's worth of the others has.
         N own[5], to[3];
         for (int q = 0; q < 5; q++)
             own[q] = {splat<T>(sum_lanes<T>(load<T>(s.rows.a + (5L * a + q) * L))),
                       splat<T>(sum_lanes<T>(load<T>(s.rows.b + (5L * a + q) * L)))};
         to_vector(moving.angular, a, own, to);
-        for (int c = 0; c < 3; c++) g[c].b[j] += to[c].b[0];
+        for (int c = 0; c < 3; c++) g[c].b[k] += to[c].b[0];
         for (long m = 0; m < neighbors; m += L) {
             N q[5];
             UNROLL for (int i = 0; i < 5; i++) q[i] = s.columns.get(i * s.stride + m);

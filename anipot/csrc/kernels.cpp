@@ -68,21 +68,21 @@ static void aev_operation(int what, const AevSpec* aev, const PairsSpec* pairs, 
 }
 
 template <class T>
-static void apply(int what, const HeadSpec& head, const RowsSpec& rows, const double* seeds, const T* tangent,
+static void apply(int what, const HeadSpec& head, const RowsSpec& rows, const double* seeds, const T* direction,
                   double* energies, T* out, void* const* weights) {
     NetworkOperation<T> operation(head, rows);
     switch (what) {
         case FORWARD: return operation.forward(energies);
-        case BACKWARD: return operation.backward(seeds, out);
-        case WEIGHTS: return operation.weight_gradient(seeds, weights);
-        case SECOND: return operation.second(tangent, seeds, energies, out, weights);
+        case BACKWARD: return operation.backward(seeds, direction, out);
+        case WEIGHTS: return operation.weight_gradient(seeds, direction, weights);
+        case SECOND: return operation.second(direction, seeds, energies, out, weights);
     }
 }
 static void network_operation(int what, const HeadSpec* head, const RowsSpec* rows, const double* seeds,
-                              const void* tangent, double* energies, void* out, void* const* weights) {
+                              const void* direction, double* energies, void* out, void* const* weights) {
     FlushDenormals mode;
-    if (rows->wide) apply<double>(what, *head, *rows, seeds, (const double*)tangent, energies, (double*)out, weights);
-    else apply<float>(what, *head, *rows, seeds, (const float*)tangent, energies, (float*)out, weights);
+    if (rows->wide) apply<double>(what, *head, *rows, seeds, (const double*)direction, energies, (double*)out, weights);
+    else apply<float>(what, *head, *rows, seeds, (const float*)direction, energies, (float*)out, weights);
 }
 
 static void hessian(const AevSpec* aev, const PairsSpec* pairs, const HeadSpec* head, const RowsSpec* rows,
@@ -124,12 +124,14 @@ static void copy_pairs(void* list_, const PairsResult* result, int threads) {
         for (long i = i0; i < i1; i++) {
             const long p0 = list.start[i], n = list.start[i + 1] - p0;
             row.resize(n + 1);
+            bool in_order = true;
             for (long p = 0; p < n; p++) {
                 const long k = list.candidate[p0 + p], j = list.source[k];
                 row[p].neighbor = list.slot[j];
                 for (int a = 0; a < 3; a++) row[p].shift[a] = list.shift[3 * k + a] - list.wrap[3 * i + a];
+                in_order = in_order && (p == 0 || by_neighbor_and_shift(&row[p - 1], &row[p]) < 0);
             }
-            qsort(row.data, n, sizeof(Found), by_neighbor_and_shift);
+            if (!in_order) qsort(row.data, n, sizeof(Found), by_neighbor_and_shift);  // small molecules are in order
             for (long p = 0; p < n; p++) {
                 result->center[p0 + p] = list.slot[i];
                 result->neighbor[p0 + p] = row[p].neighbor;

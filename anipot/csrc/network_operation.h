@@ -1,5 +1,6 @@
 // Dense networks as a differentiable operation on given features: energies, their gradients with respect to features
-// and weights, and the gradients of the gradient with respect to features.
+// and weights, and the gradients of the gradient with respect to features. The latter end at z (see below); from there
+// on they go through the layers together with those of the energies.
 //
 // Notation, for a row x0 = features: z[l] = W[l] x[l] + b[l], x[l + 1] = f(z[l]), energy = w x[last] + b[last]. Kept
 // between the calls are the z of all hidden layers, each padded to 16, and an order of the rows in which neighbors have
@@ -28,8 +29,7 @@ struct Chunks {
             long k = c * length;
             Int<T> any = {};
             for (; k + LANES<T> <= k1; k += LANES<T>) any |= load<T>(row + k) != Vec<T>{};
-            bool is = false;
-            UNROLL for (int l = 0; l < LANES<T>; l++) is |= any[l] != 0;
+            bool is = any_lane(any);
             for (; k < k1; k++) is |= row[k] != 0;
             mask |= (uint64_t)is << c;
         }
@@ -143,7 +143,6 @@ class Tile : public Network<T> {
     using Base::num_layers;
 
    public:
-    static constexpr int PAIRS = MAX_ROWS / 2;  // rows with a tangent each
     WeightSums<T>* sums = nullptr;
 
     // Lays out the chunks of features in `mask` and the layers of a network for it.
@@ -165,7 +164,8 @@ class Tile : public Network<T> {
             width += padded<T>(length);
         }
         num_segments = n;
-        Base::prepare(specs_, num_layers_, {segments.data, n, columns.data, width, F % LANES<T> == 0});
+        whole = F % LANES<T> == 0;
+        Base::prepare(specs_, num_layers_, {segments.data, n, columns.data, width, whole});
         hidden = 0;
         for (int l = 0; l + 1 < num_layers; l++) {
             at[l] = hidden * MAX_ROWS;
@@ -184,7 +184,7 @@ class Tile : public Network<T> {
     // Row `r` of the input, from a row of all features.
     void gather(int r, const T* row) {
         T* to = &features[r * width];
-        memset((void*)to, 0, sizeof(T) * width);
+        if (!whole) memset((void*)to, 0, sizeof(T) * width);
         for (int s = 0; s < num_segments; s++)
             memcpy(to + segments[s].feature, row + segments[s].weight, sizeof(T) * segments[s].length);
     }
@@ -234,13 +234,15 @@ class Tile : public Network<T> {
         }
     }
 
-    // From dE/denergies of the rows recalled: the gradient of the features, or of the weights, added to `sums`.
-    const T* gradient(int rows, const T* seed, bool of_weights) {
+    // From dE/denergies of the rows recalled, and dE/dz (a row of `of_state` for each) if that is not null: the
+    // gradient of the features, or of the weights, added to `sums`.
+    const T* gradient(int rows, const T* seed, const T* of_state, long ld, bool of_weights) {
         const int top = num_layers - 1, h = top - 1;
         T *g = flow[0].data, *next = flow[1].data;
         for (int r = 0; r < rows; r++)
             for (long i = 0, w = layers[h].width; i < w; i += LANES<T>)
                 store<T>(g + r * w + i, load<T>(layers[top].weight + i) * load<T>(&slope[at[h] + r * w + i]) * seed[r]);
+        add_state(h, rows, of_state, ld, g);
         if (of_weights) add_top(rows, seed, &value[at[h]], true);
         for (int l = h; l > 0; l--) {
             const Layer<T>& layer = layers[l];
@@ -250,6 +252,7 @@ class Tile : public Network<T> {
             }
             multiply<T, MULTIPLY>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth, next,
                                   layer.depth, &slope[at[l - 1]], layer.depth);
+            add_state(l - 1, rows, of_state, ld, next);
             T* swap = g;
             g = next;
             next = swap;
@@ -259,67 +262,48 @@ class Tile : public Network<T> {
             add_bias(0, g, rows);
             return nullptr;
         }
-        to_features(rows, g, next);
+        const Layer<T>& layer = layers[0];
+        multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, layer.columns, layer.depth, next,
+                           width, nullptr, 0);
         return next;
     }
 
-    // The same of the derivative of the energies along tangents of the features. Row r of the features is the tangent
-    // of row r, and row `rows + r` its value, which only the gradient of the weights needs.
-    const T* second(int rows, const T* seed, double* tangents, bool of_weights) {
+    // Of the derivatives of the energies along tangents of the features, which are the gathered rows: their values;
+    // what they depend on z directly, to a row of `of_state` for each; and the same of the weights, added to `sums`.
+    // How z depends on features and weights is left to `gradient`, together with all else that depends on z.
+    void second(int rows, const T* seed, double* tangents, T* of_state, long ld, bool of_weights) {
         const int top = num_layers - 1, h = top - 1;
         const T* input = features.data;
         long depth = width;
-        for (int l = 0; l < top; l++) {  // curved <- f'' dz, and flow[2] <- [dx; x]
+        for (int l = 0; l < top; l++) {  // curved <- f'' dz, and flow[2] <- dx
             const Layer<T>& layer = layers[l];
-            const long size = rows * layer.width;
-            T *both = &flow[2][at[l]], *d = &slope[at[l]], *dd = &curved[at[l]];
-            Base::forward(layer, rows, input, depth, both, layer.width);
-            for (long i = 0; i < size; i += LANES<T>) {
-                const Vec<T> dz = load<T>(both + i);
+            T *x = &flow[2][at[l]], *d = &slope[at[l]], *dd = &curved[at[l]];
+            Base::forward(layer, rows, input, depth, x, layer.width);
+            for (long i = 0, size = rows * layer.width; i < size; i += LANES<T>) {
+                const Vec<T> dz = load<T>(x + i);
                 store<T>(dd + i, load<T>(dd + i) * dz);
-                store<T>(both + i, load<T>(d + i) * dz);
+                store<T>(x + i, load<T>(d + i) * dz);
             }
-            memcpy(both + size, &value[at[l]], sizeof(T) * size);
-            input = both;
+            input = x;
             depth = layer.width;
         }
         for (int r = 0; r < rows; r++) tangents[r] = (double)Base::dot(layers[top], input + r * depth);
-        T *g = flow[0].data, *next = flow[1].data;  // [of dz; of z]
-        {
-            const long w = layers[h].width;
-            for (int r = 0; r < rows; r++)
-                for (long i = 0; i < w; i += LANES<T>) {
-                    const Vec<T> p = load<T>(layers[top].weight + i) * seed[r];
-                    store<T>(g + r * w + i, p * load<T>(&slope[at[h] + r * w + i]));
-                    store<T>(g + (rows + r) * w + i, p * load<T>(&curved[at[h] + r * w + i]));
-                }
-        }
-        if (of_weights) add_top(rows, seed, &flow[2][at[h]], false);
-        for (int l = h; l > 0; l--) {
+        T *g = flow[0].data, *next = flow[1].data;
+        for (int r = 0; r < rows; r++)
+            for (long i = 0, w = layers[h].width; i < w; i += LANES<T>)
+                store<T>(g + r * w + i, load<T>(layers[top].weight + i) * seed[r]);
+        if (of_weights) add_top(rows, seed, input, false);
+        for (int l = h;; l--) {
             const Layer<T>& layer = layers[l];
-            if (of_weights) {
-                add_weight(l, g, 2 * rows, &flow[2][at[l - 1]]);
-                add_bias(l, g + rows * layer.width, rows);
-            }
-            multiply<T, STORE>(2 * rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth,
-                               next, layer.depth, nullptr, 0);
-            const long size = rows * layer.depth;
-            const T *d = &slope[at[l - 1]], *dd = &curved[at[l - 1]];
-            for (long i = 0; i < size; i += LANES<T>) {
-                const Vec<T> p = load<T>(next + i), q = load<T>(next + size + i);
-                store<T>(next + i, p * load<T>(d + i));
-                store<T>(next + size + i, p * load<T>(dd + i) + q * load<T>(d + i));
-            }
+            turn(l, rows, g, of_state, ld);
+            if (of_weights) add_weight(l, g, rows, l ? &flow[2][at[l - 1]] : features.data);
+            if (l == 0) return;
+            multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, nullptr, layer.depth, next,
+                               layer.depth, nullptr, 0);
             T* swap = g;
             g = next;
             next = swap;
         }
-        if (of_weights) {
-            add_weight(0, g, 2 * rows, features.data);
-            add_bias(0, g + rows * layers[0].width, rows);
-        }
-        to_features(rows, g + rows * layers[0].width, next);
-        return next;
     }
 
     long num_hidden() const { return hidden; }
@@ -384,13 +368,20 @@ class Tile : public Network<T> {
         Base::forward(all, rows, A, hidden, Y, all.width);
     }
 
-    // Adds row r of a gradient of features to a row of all of them.
-    void scatter(int r, const T* gradient, T* row) const {
+    // Row r of a gradient of features to a row of all of them, of which there are n: stored, with zeros in between, or
+    // added.
+    void scatter(int r, const T* gradient, T* row, long n, bool add) const {
+        long done = 0;
         for (int s = 0; s < num_segments; s++) {
             const T* g = gradient + r * width + segments[s].feature;
-            T* to = row + segments[s].weight;
-            for (int k = 0; k < segments[s].length; k++) to[k] += g[k];
+            const long from = segments[s].weight, length = segments[s].length;
+            for (long k = 0; k < length && add; k++) row[from + k] += g[k];
+            if (add) continue;
+            memset((void*)(row + done), 0, sizeof(T) * (from - done));
+            memcpy(row + from, g, sizeof(T) * length);
+            done = from + length;
         }
+        if (!add) memset((void*)(row + done), 0, sizeof(T) * (n - done));
     }
 
    private:
@@ -399,13 +390,36 @@ class Tile : public Network<T> {
     Buffer<Segment> segments;
     Buffer<int> columns;
     int num_segments = 0;
+    bool whole = false;                          // no padding between segments
     long width = 0, hidden = 0, at[MAX_LAYERS];  // of a row; of all hidden layers; where each layer begins
     Buffer<T> features, value, slope, curved, flow[3];
 
-    void to_features(int rows, const T* g, T* out) {
-        const Layer<T>& layer = layers[0];
-        multiply<T, STORE>(rows, g, layer.width, layer.n_out, layer.weight, layer.ld, layer.columns, layer.depth, out,
-                           width, nullptr, 0);
+    // Where layer l begins in a row of the state.
+    long in_state(int l) const {
+        long at = 0;
+        for (int k = 0; k < l; k++) at += in_sixteens(layers[k].n_out);
+        return at;
+    }
+    void add_state(int l, int rows, const T* of_state, long ld, T* g) const {
+        if (!of_state) return;
+        of_state += in_state(l);
+        for (int r = 0; r < rows; r++, of_state += ld, g += layers[l].width)
+            for (long i = 0; i < layers[l].width; i += LANES<T>)
+                store<T>(g + i, load<T>(g + i) + load<T>(of_state + i));
+    }
+    // From the gradient of dx to that of dz and, to `of_state`, to that of z.
+    void turn(int l, int rows, T* g, T* of_state, long ld) const {
+        const long w = layers[l].width;
+        of_state += in_state(l);
+        for (int r = 0; r < rows; r++, of_state += ld, g += w) {
+            const T *d = &slope[at[l] + r * w], *dd = &curved[at[l] + r * w];
+            for (long i = 0; i < w; i += LANES<T>) {
+                const Vec<T> p = load<T>(g + i);
+                store<T>(of_state + i, p * load<T>(dd + i));
+                store<T>(g + i, p * load<T>(d + i));
+            }
+            for (long k = w; k < in_sixteens(layers[l].n_out); k++) of_state[k] = 0;
+        }
     }
     void add_weight(int l, const T* g, int rows, const T* x) {
         const Layer<T>& layer = layers[l];
@@ -480,8 +494,9 @@ class NetworkOperation {
 
     void forward(double* energies) {
         sort((const T*)rows.features);
-        plan(MAX_ROWS);
+        plan();
         memset((void*)energies, 0, sizeof(double) * head.members * rows.num_rows);
+        clear_rest((T*)rows.state);
         each_tile([&](const Part& part, Tile<T>& tile, int) {
             double out[MAX_ROWS];
             const uint64_t mask = mask_of(part);
@@ -489,23 +504,24 @@ class NetworkOperation {
                 prepare(tile, m, part, mask);
                 if (m == 0)
                     for (int r = 0; r < part.rows; r++) tile.gather(r, feature_row(part.from + r));
-                tile.energies(part.rows, state(m, part.from), rows.state_width, out);
+                tile.energies(part.rows, state((T*)rows.state, m, part.from), rows.state_width, out);
                 for (int r = 0; r < part.rows; r++) energies[m * rows.num_rows + order(part.from + r)] = out[r];
             }
         });
     }
 
-    void backward(const double* seeds, T* out) {
-        plan(MAX_ROWS);
+    // From dE/denergies and, if that is not null, dE/dstate.
+    void backward(const double* seeds, const T* of_state, T* out) {
+        plan();
         each_tile([&](const Part& part, Tile<T>& tile, int) {
-            clear(part, out);
             T seed[MAX_ROWS];
             const uint64_t mask = rows.sparse ? mask_of(part) : chunks.all();
             for (int m = 0; m < head.members; m++) {
                 prepare(tile, m, part, mask);
                 recall(tile, m, part, seeds, seed, false);
-                const T* g = tile.gradient(part.rows, seed, false);
-                for (int r = 0; r < part.rows; r++) tile.scatter(r, g, out + order(part.from + r) * rows.num_features);
+                const T* g = tile.gradient(part.rows, seed, state(of_state, m, part.from), rows.state_width, false);
+                for (int r = 0; r < part.rows; r++)
+                    tile.scatter(r, g, out + order(part.from + r) * rows.num_features, rows.num_features, m > 0);
             }
         });
         clear_ghosts(out);
@@ -513,8 +529,8 @@ class NetworkOperation {
 
     // out: where the gradients of weight and bias of all layers go, each with room for a multiple of 16 numbers; null
     // where a layer has no bias
-    void weight_gradient(const double* seeds, void* const* out) {
-        plan(MAX_ROWS);
+    void weight_gradient(const double* seeds, const T* of_state, void* const* out) {
+        plan();
         for (int m = 0; m < head.members; m++) {
             begin_sums();
             each_range([&](const Part& part, Tile<T>& tile, int range) {
@@ -523,38 +539,29 @@ class NetworkOperation {
                 tile.sums = sums_of(range, m, part.element);
                 for (int r = 0; r < part.rows; r++) tile.gather(r, feature_row(part.from + r));
                 recall(tile, m, part, seeds, seed, false);
-                tile.gradient(part.rows, seed, true);
+                tile.gradient(part.rows, seed, state(of_state, m, part.from), rows.state_width, true);
             });
             end_sums(m, out);
         }
     }
 
-    // Of sum(seeds * tangent energies); `weights` may be null.
-    void second(const T* tangent, const double* seeds, double* energies, T* out, void* const* weights) {
-        plan(Tile<T>::PAIRS);
+    // Of sum(seeds * tangent energies); `weights` may be null. Columns that `backward` left out have no say here.
+    void second(const T* tangent, const double* seeds, double* energies, T* of_state, void* const* weights) {
+        plan();
         memset((void*)energies, 0, sizeof(double) * head.members * rows.num_rows);
-        memset((void*)out, 0, sizeof(T) * rows.num_rows * rows.num_features);
+        clear_rest(of_state);
         for (int m = 0; m < head.members; m++) {
             if (weights) begin_sums();
             each_range([&](const Part& part, Tile<T>& tile, int range) {
                 T seed[MAX_ROWS];
                 double along[MAX_ROWS];
-                uint64_t mask = mask_of(part);
-                for (int r = 0; r < part.rows; r++)
-                    mask |= chunks.mask(tangent + order(part.from + r) * rows.num_features);
-                prepare(tile, m, part, rows.sparse ? mask : chunks.all());
+                prepare(tile, m, part, rows.sparse ? mask_of(part) : mask_of(part, tangent));
                 if (weights) tile.sums = sums_of(range, m, part.element);
-                for (int r = 0; r < part.rows; r++) {
-                    tile.gather(r, tangent + order(part.from + r) * rows.num_features);
-                    if (weights) tile.gather(part.rows + r, feature_row(part.from + r));
-                }
+                for (int r = 0; r < part.rows; r++) tile.gather(r, tangent + order(part.from + r) * rows.num_features);
                 recall(tile, m, part, seeds, seed, true);
-                const T* g = tile.second(part.rows, seed, along, weights != nullptr);
-                for (int r = 0; r < part.rows; r++) {
-                    const long row = order(part.from + r);
-                    energies[m * rows.num_rows + row] = along[r];
-                    tile.scatter(r, g, out + row * rows.num_features);
-                }
+                T* to = state(of_state, m, part.from);
+                tile.second(part.rows, seed, along, to, rows.state_width, weights != nullptr);
+                for (int r = 0; r < part.rows; r++) energies[m * rows.num_rows + order(part.from + r)] = along[r];
             });
             if (weights) end_sums(m, weights);
         }
@@ -582,7 +589,10 @@ class NetworkOperation {
 
     int64_t& order(long r) const { return rows.order[r]; }
     uint64_t mask(long r) const { return (uint64_t)rows.order[rows.num_rows + r]; }
-    T* state(int m, long r) const { return (T*)rows.state + (m * rows.num_rows + r) * rows.state_width; }
+    template <class X>
+    X* state(X* all, int m, long r) const {
+        return all ? all + (m * rows.num_rows + r) * rows.state_width : nullptr;
+    }
     const T* feature_row(long r) const { return (const T*)rows.features + order(r) * rows.num_features; }
     int network_of(int64_t species) const {
         return species >= 0 && species < head.num_species && head.first_layer[species + 1] > head.first_layer[species]
@@ -632,12 +642,18 @@ class NetworkOperation {
         return all;
     }
 
-    // Parts of equal size, at most `most` rows of one element.
-    void plan(int most) {
+    uint64_t mask_of(const Part& part, const T* matrix) const {
+        uint64_t all = 0;
+        for (int r = 0; r < part.rows; r++) all |= chunks.mask(matrix + order(part.from + r) * rows.num_features);
+        return all;
+    }
+
+    // Parts of equal size, at most MAX_ROWS rows of one element.
+    void plan() {
         long n = 0;
         while (n < rows.num_rows && network_of(rows.species[order(n)]) >= 0) n++;
         const long share = n / (4 * num_threads) + 1,
-                   size = num_threads == 1 ? most : smaller<long>(most, larger<long>(share, TILE_ROWS));
+                   size = num_threads == 1 ? MAX_ROWS : smaller<long>(MAX_ROWS, larger<long>(share, TILE_ROWS));
         num_parts = 0;
         for (long r = 0; r < n;) {
             const int e = (int)rows.species[order(r)];
@@ -675,18 +691,30 @@ class NetworkOperation {
     }
     void recall(Tile<T>& tile, int m, const Part& part, const double* seeds, T* seed, bool second) {
         for (int r = 0; r < part.rows; r++) {
-            tile.recall(r, state(m, part.from + r), second);
+            tile.recall(r, state((const T*)rows.state, m, part.from + r), second);
             seed[r] = (T)seeds[m * rows.num_rows + order(part.from + r)];
         }
-    }
-    void clear(const Part& part, T* out) const {
-        for (int r = 0; r < part.rows; r++)
-            memset((void*)(out + order(part.from + r) * rows.num_features), 0, sizeof(T) * rows.num_features);
     }
     void clear_ghosts(T* out) const {
         for (long i = 0; i < rows.num_rows; i++)
             if (network_of(rows.species[i]) < 0)
                 memset((void*)(out + i * rows.num_features), 0, sizeof(T) * rows.num_features);
+    }
+
+    // Zeros where nobody writes: behind the layers of small networks, and in rows of ghosts.
+    void clear_rest(T* all) const {
+        for (int m = 0; m < head.members; m++)
+            for (long r = 0; r < rows.num_rows; r++) {
+                const int e = network_of(rows.species[order(r)]);
+                const long used = e < 0 ? 0 : state_length(m, e);
+                memset((void*)(state(all, m, r) + used), 0, sizeof(T) * (rows.state_width - used));
+            }
+    }
+    long state_length(int m, int e) const {
+        const int* first = head.first_layer + m * head.num_species + e;
+        long length = 0;
+        for (int l = first[0]; l + 1 < first[1]; l++) length += in_sixteens(head.layers[l].n_out);
+        return length;
     }
 
     void begin_sums() { memset((void*)touched.data, 0, sizeof(int) * num_ranges * head.num_species); }

@@ -37,6 +37,11 @@ template <class T>
 INLINE Real<T> operator+(Real<T> x, typename Real<T>::T s) {
     return {x.a + s};
 }
+// Factors without a derivative.
+template <class T>
+INLINE Real<T> scaled(Real<T> x, Vec<T> s) {
+    return {x.a * s};
+}
 REAL nexp(Real<T> x) { return {vexp(x.a)}; }
 REAL nsqrt(Real<T> x) { return {vsqrt(x.a)}; }
 template <class T>
@@ -44,8 +49,11 @@ INLINE void nsincos(Real<T> x, Real<T>& s, Real<T>& c) {
     vsincos<T>(x.a, s.a, c.a);
 }
 REAL nfirst(long count, Real<T> x, Real<T> y) { return {choose_first<T>(count, x.a, y.a)}; }
+// Zero in all other lanes.
+REAL nonly(Int<T> lanes, Real<T> x) { return {lanes ? x.a : Vec<T>{}}; }
 // Zero where x < limit: the derivative there is zero too.
 REAL at_least(Real<T> x, typename Real<T>::T limit) { return {vmax<T>(x.a, splat<T>(limit))}; }
+REAL npermute(Real<T> x, Int<T> from) { return {permute<T>(x.a, from)}; }
 #undef REAL
 
 #define DUAL           \
@@ -66,6 +74,10 @@ template <class T>
 INLINE Dual<T> operator+(Dual<T> x, typename Dual<T>::T s) {
     return {x.a + s, x.b};
 }
+template <class T>
+INLINE Dual<T> scaled(Dual<T> x, Vec<T> s) {
+    return {x.a * s, x.b * s};
+}
 DUAL nexp(Dual<T> x) {
     Vec<T> e = vexp(x.a);
     return {e, e * x.b};
@@ -83,9 +95,11 @@ INLINE void nsincos(Dual<T> x, Dual<T>& s, Dual<T>& c) {
 DUAL nfirst(long count, Dual<T> x, Dual<T> y) {
     return {choose_first<T>(count, x.a, y.a), choose_first<T>(count, x.b, y.b)};
 }
+DUAL nonly(Int<T> lanes, Dual<T> x) { return {lanes ? x.a : Vec<T>{}, lanes ? x.b : Vec<T>{}}; }
 DUAL at_least(Dual<T> x, typename Dual<T>::T limit) {
     return {vmax<T>(x.a, splat<T>(limit)), x.a < splat<T>(limit) ? Vec<T>{} : x.b};
 }
+DUAL npermute(Dual<T> x, Int<T> from) { return {permute<T>(x.a, from), permute<T>(x.b, from)}; }
 #undef DUAL
 
 // Where arrays of numbers stand: values, and for dual numbers tangents beside them.
@@ -98,6 +112,7 @@ struct Array<Real<T>> {
     INLINE Real<T> get(long i) const { return {load(a + i)}; }
     INLINE Real<T> get_splat(long i) const { return {splat<T>(a[i])}; }
     INLINE void put(long i, Real<T> x) const { store<T>(a + i, x.a); }
+    INLINE void put_first(long i, Real<T> x, int count) const { store_first<T>(a + i, x.a, count); }
     INLINE void add_one(long i, Array from, long j) const { a[i] += from.a[j]; }
     INLINE void copy_one(long i, Array from, long j) const { a[i] = from.a[j]; }
     INLINE void clear_one(long i) const { a[i] = 0; }
@@ -111,6 +126,10 @@ struct Array<Dual<T>> {
     INLINE void put(long i, Dual<T> x) const {
         store<T>(a + i, x.a);
         store<T>(b + i, x.b);
+    }
+    INLINE void put_first(long i, Dual<T> x, int count) const {
+        store_first<T>(a + i, x.a, count);
+        store_first<T>(b + i, x.b, count);
     }
     INLINE void add_one(long i, Array from, long j) const {
         a[i] += from.a[j];
@@ -126,6 +145,12 @@ struct Array<Dual<T>> {
 // base^power and base^(power - 1) for 0 <= base, both with their derivatives if dual.
 template <class T>
 INLINE Vec<T> integer_power(Vec<T> base, int n) {
+    if (n >= 30 && n <= 32) {  // Zeta of ANI-1x and what its derivatives need, without a loop
+        const Vec<T> two = base * base, four = two * two, eight = four * four, sixteen = eight * eight;
+        if (n == 32) return sixteen * sixteen;
+        const Vec<T> thirty = (two * four) * (eight * sixteen);
+        return n == 30 ? thirty : thirty * base;
+    }
     Vec<T> result = splat<T>(1);
     for (; n > 0; n >>= 1) {
         if (n & 1) result *= base;

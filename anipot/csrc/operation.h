@@ -85,63 +85,73 @@ class AevOperation {
         }
     };
 
+    const T* vectors() const { return (const T*)pairs.vectors; }
+
+    // Lists in pair_of the pairs of atom i within Rcr, by element; `work`: room for the pairs and E + 2 more.
+    template <class N>
+    void sort_by_element(const Environment<N>& env, long i, int* work, int* pair_of) const {
+        const int E = tables.spec.num_species, n = (int)(begin[i + 1] - begin[i]);
+        const T limit = (T)(tables.spec.Rcr * tables.spec.Rcr);
+        int *next = work, *element = work + E + 2;  // E is the element of pairs that do not count
+        for (int e = 0; e < E + 2; e++) next[e] = 0;
+        for (int p = 0; p < n; p++) {
+            const T *v = vectors() + 3 * (begin[i] + p), square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+            const int64_t e = pairs.neighbor_species[begin[i] + p];
+            element[p] = (square < limit) & (e >= 0) & (e < E) ? (int)e : E;
+            next[element[p] + 1]++;
+        }
+        for (int e = 0; e <= E; e++) next[e + 1] += next[e];
+        for (int e = 0; e <= E; e++) env.radial.start[e] = next[e];
+        for (int p = 0; p < n; p++) pair_of[next[element[p]]++] = p;
+    }
+
     // The environment of atom i; tangent(p, c): of component c of pair p; pair_of: which pair of the atom each radial
     // neighbor is.
     template <class N, class F>
     Environment<N> environment(Memory& memory, long i, F tangent, Array<N>& row, Array<N>* g, int*& pair_of) {
         const int E = tables.spec.num_species;
-        const long p0 = begin[i], n = begin[i + 1] - p0, room = padded<T>(n) + (E + 1) * LANES<T>;
+        const long p0 = begin[i], n = begin[i + 1] - p0, room = padded<T>(n) + 2 * LANES<T>;
         Local local{memory.values.resize(2 * (15 * room + columns.total))};
         auto next = [&](long m) {
             T* a = local.take(m);
             return array(a, N::dual ? local.take(m) : nullptr, (N*)nullptr);
         };
-        int* s = memory.indices.resize(3 * E + 2 + 2 * room);
+        int* s = memory.indices.resize(3 * E + 4 + 3 * room);
         Array<N> a[12];
         for (int q = 0; q < 12; q++) a[q] = next(room);
         for (int c = 0; c < 3; c++) g[c] = next(room);
         row = next(columns.total);
-        Environment<N> env = {{a[0], a[1], a[2], a[3], a[4], a[5], s},
-                              s + E + 1,
-                              {a[6], a[7], a[8], a[9], a[10], a[11], s + 2 * E + 1},
-                              s + 3 * E + 2};
-        pair_of = s + 3 * E + 2 + room;
-        const T* vectors = (const T*)pairs.vectors;
-        int from = 0;
-        for (int e = 0; e < E; e++) {
-            env.radial.start[e] = from;
-            int k = from;
-            for (long p = p0; p < p0 + n; p++) {
-                if (pairs.neighbor_species[p] != e) continue;
-                const T *v = vectors + 3 * p, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
-                if (!(square < (T)(tables.spec.Rcr * tables.spec.Rcr))) continue;
-                const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
-                for (int c = 0; c < 3; c++) {
-                    to[c].a[k] = v[c];
-                    if constexpr (N::dual) to[c].b[k] = tangent(p, c);
-                }
-                pair_of[k++] = (int)(p - p0);
+        Environment<N> env = {
+            {a[0], a[1], a[2], a[3], a[4], a[5], s}, {a[6], a[7], a[8], a[9], a[10], a[11], s + E + 1}, s + 2 * E + 2};
+        pair_of = s + 2 * E + 2 + room;
+        sort_by_element(env, i, pair_of + room, pair_of);
+        const int num_neighbors = env.radial.start[E];
+        const Array<N> to[3] = {env.radial.ux, env.radial.uy, env.radial.uz};
+        for (int k = 0; k < num_neighbors; k++)
+            for (int c = 0; c < 3; c++) {
+                const long p = p0 + pair_of[k];
+                to[c].a[k] = vectors()[3 * p + c];
+                if constexpr (N::dual) to[c].b[k] = tangent(p, c);
             }
-            env.count[e] = k - from;
-            finish_radial(tables.spec, env.radial, from, k - from);
-            from += (int)padded<T>(k - from);
-        }
-        env.radial.start[E] = from;
+        finish_radial(tables.spec, env.radial, num_neighbors);
         select_angular(tables.spec, env);
         return env;
     }
 
+    // Whether features stand as they do in a row in whole vectors, and need no copy.
+    bool direct() const { return columns.total == length; }
     // Between features as they are given and a row in whole vectors.
     void write_row(const T* row, T* features) const {
         for (int q = 0; q < num_blocks; q++)
             memcpy(features + blocks[q].weight, row + blocks[q].feature, sizeof(T) * blocks[q].length);
     }
-    template <class N>
-    void read_row(const T* features, Array<N> row) const {
+    void read_row(const T* features, T* row) const {
         for (int q = 0; q < num_blocks; q++)
-            memcpy(row.a + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
-        if constexpr (N::dual) memset((void*)row.b, 0, sizeof(T) * columns.total);
+            memcpy(row + blocks[q].feature, features + blocks[q].weight, sizeof(T) * blocks[q].length);
     }
+
+    static T*& value_or_tangent(Array<Real<T>>& row) { return row.a; }
+    static T*& value_or_tangent(Array<Dual<T>>& row) { return row.b; }
 
     static auto along(const T* tangent) {
         return [tangent](long p, int c) { return tangent[3 * p + c]; };
@@ -167,9 +177,11 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
+            T* out = (features ? features : features_tangent) + i * length;
+            T*& computed = value_or_tangent(row);
+            if (direct()) computed = out;
             aev_forward(tables, env, columns, thread.scratch((N*)nullptr), row);
-            if (features) write_row(row.a, features + i * length);
-            if constexpr (N::dual) write_row(row.b, features_tangent + i * length);
+            if (!direct()) write_row(computed, out);
         });
     }
 
@@ -183,15 +195,18 @@ class AevOperation {
             Array<N> row, g[3];
             int* pair_of;
             const Environment<N> env = environment<N>(thread.memory, i, along(tangent), row, g, pair_of);
-            read_row(gradient + i * length, row);
-            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), row, g[0], g[1], g[2]);
-            for (int e = 0; e < tables.spec.num_species; e++)
-                for (int j = env.radial.start[e]; j < env.radial.start[e] + env.count[e]; j++)
-                    for (int c = 0; c < 3; c++) {
-                        const long to = 3 * (p0 + pair_of[j]) + c;
-                        if (out) out[to] = g[c].a[j];
-                        if constexpr (N::dual) out_tangent[to] = g[c].b[j];
-                    }
+            const T* slopes = gradient + i * length;
+            if (!direct()) {
+                read_row(slopes, row.a);
+                slopes = row.a;
+            }
+            aev_backward(tables, env, columns, thread.scratch((N*)nullptr), slopes, g[0], g[1], g[2]);
+            for (int j = 0; j < env.radial.start[tables.spec.num_species]; j++)
+                for (int c = 0; c < 3; c++) {
+                    const long to = 3 * (p0 + pair_of[j]) + c;
+                    if (out) out[to] = g[c].a[j];
+                    if constexpr (N::dual) out_tangent[to] = g[c].b[j];
+                }
         });
     }
 };

@@ -67,6 +67,16 @@ INLINE void store(T* p, Vec<T> v) {
     *(typename Simd<T>::U*)p = v;
 }
 template <class T>
+INLINE Int<T> load_int(const typename Simd<T>::Lane* p) {
+    Int<T> v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class T>
+INLINE void store_int(typename Simd<T>::Lane* p, Int<T> v) {
+    memcpy(p, &v, sizeof v);
+}
+template <class T>
 INLINE Vec<T> splat(T s) {
     return s - Vec<T>{};
 }
@@ -85,6 +95,28 @@ template <class T>
 INLINE Vec<T> choose_first(long count, Vec<T> a, Vec<T> b) {
     return lane_numbers<T>() < splat_int<T>((typename Simd<T>::Lane)smaller<long>(count, LANES<T>)) ? a : b;
 }
+// Which lanes have numbers `from` ... `to` - 1; these may lie beyond the lanes.
+template <class T>
+INLINE Int<T> lanes_between(long from, long to) {
+    typedef typename Simd<T>::Lane Lane;
+    const Int<T> lane = lane_numbers<T>();
+    const Lane low = (Lane)larger<long>(from, 0), high = (Lane)smaller<long>(to, LANES<T>);
+    return (lane >= splat_int<T>(low)) & (lane < splat_int<T>(high));
+}
+// The first `count` lanes.
+template <class T>
+INLINE void store_first(T* p, Vec<T> v, int count) {
+    if (count == LANES<T>) return store<T>(p, v);
+#if defined(__AVX512F__)
+    const unsigned lanes = (1u << count) - 1;
+    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, (__mmask16)lanes, (__m512)v);
+    else _mm512_mask_storeu_pd(p, (__mmask8)lanes, (__m512d)v);
+#else
+    T lanes[LANES<T>];
+    store<T>(lanes, v);
+    for (int i = 0; i < count; i++) p[i] = lanes[i];
+#endif
+}
 // Of these two the second operand is the result where one is NaN.
 template <class T>
 INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) {
@@ -94,11 +126,69 @@ template <class T>
 INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) {
     return a < b ? a : b;
 }
+// Whether a comparison holds in some lane.
+template <class I>
+INLINE bool any_lane(I v) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)v, (__m512i)v) != 0;
+#elif defined(__AVX__)
+    return !_mm256_testz_si256((__m256i)v, (__m256i)v);
+#elif defined(__SSE2__)
+    return _mm_movemask_epi8((__m128i)v) != 0;
+#else
+    bool any = false;
+    UNROLL for (int l = 0; l < (int)(sizeof(I) / sizeof(v[0])); l++) any |= v[l] != 0;
+    return any;
+#endif
+}
 template <class T>
 INLINE T sum_lanes(Vec<T> v) {
     T s = 0;
     UNROLL for (int i = 0; i < LANES<T>; i++) s += v[i];
     return s;
+}
+
+// Whether lanes move to places that are known only at run time in an instruction or two.
+constexpr bool PERMUTES = ANIPOT_BYTES >= 32;
+template <class T>
+INLINE Vec<T> permute(Vec<T> v, Int<T> from) {
+#if defined(__clang__)
+    Vec<T> moved;
+    UNROLL for (int l = 0; l < LANES<T>; l++) moved[l] = v[from[l] & (LANES<T> - 1)];
+    return moved;
+#else
+    return __builtin_shuffle(v, from);
+#endif
+}
+// The same from two vectors; lanes of the second have numbers from LANES on.
+template <class T>
+INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b, Int<T> from) {
+#if defined(__clang__)
+    constexpr int L = LANES<T>;
+    Vec<T> moved;
+    UNROLL for (int l = 0; l < L; l++) moved[l] = from[l] < L ? a[from[l] % L] : b[from[l] % L];
+    return moved;
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+}
+
+// Rows of a square block of LANES vectors become its columns. Step H exchanges the lanes with bit H set of a vector for
+// those with bit H clear of the vector H further on.
+template <class T, int H>
+INLINE void transpose_step(Vec<T>* v) {
+    constexpr int L = LANES<T>;
+    if constexpr (H < L) {
+        const Int<T> lane = lane_numbers<T>();
+        const Int<T> low = (lane & H) ? lane - H + L : lane, high = (lane & H) ? lane + L : lane + H;
+        UNROLL for (int i = 0; i < L; i++) {
+            if (i & H) continue;
+            const Vec<T> a = v[i], b = v[i + H];
+            v[i] = shuffle<T>(a, b, low);
+            v[i + H] = shuffle<T>(a, b, high);
+        }
+        transpose_step<T, 2 * H>(v);
+    }
 }
 
 // Sums of the lanes of vectors, vector i in lane i: a tree whose step H joins two vectors that hold the sums for lanes
@@ -122,16 +212,7 @@ INLINE Vec<T> join(Vec<T> a, Vec<T> b) {
             high[l] = low[l] + BLOCK;
         }
     }
-#if defined(__clang__)
-    Vec<T> x, y;
-    UNROLL for (int l = 0; l < L; l++) {
-        x[l] = low[l] < L ? a[low[l] % L] : b[low[l] % L];
-        y[l] = high[l] < L ? a[high[l] % L] : b[high[l] % L];
-    }
-    return x + y;
-#else
-    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-#endif
+    return shuffle<T>(a, b, low) + shuffle<T>(a, b, high);
 }
 // Joins vectors v[0], v[1] ... from step `LEAST` to step H.
 template <class T, int H, int LEAST>

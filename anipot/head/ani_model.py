@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from anipot.head.dense import native_networks
 from anipot.head.networks import AtomicNetwork
 from anipot.kernels import networks as kernels
+from anipot.neighbors.traced import places
 from anipot.structures import SpeciesEnergies, SpeciesFeatures
 
 
@@ -87,6 +88,8 @@ def members_atomic_energies(
     weight = next(members[0].parameters(), None)
     if weight is not None and weight.dtype != features.dtype:
         features = features.to(weight.dtype)
+    if torch.compiler.is_compiling():
+        return _traced_energies(members, species, features)
     networks = native_networks(members, species, features, sparse)
     if networks is not None:
         return kernels.energies(features, species, networks)
@@ -102,6 +105,17 @@ def members_atomic_energies(
     if not index:
         return energies
     return energies.index_copy(1, torch.cat(index), torch.cat(values, dim=1).double())
+
+
+def _traced_energies(members: Sequence[nn.ModuleList], species: Tensor, features: Tensor) -> Tensor:
+    """Return the same for ``torch.compile``, which does not know how many atoms of an element there are."""
+    energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
+    for element in range(len(members[0])):
+        atoms = places(species == element)
+        x = features.index_select(0, atoms)
+        values = torch.stack([member[element](x).squeeze(-1) for member in members])
+        energies = energies.index_copy(1, atoms, values.double())
+    return energies
 
 
 def input_width(network: nn.Module) -> int | None:

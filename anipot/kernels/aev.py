@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import AevSpec, PairsSpec, library, plain_autograd
+from anipot.kernels.library import AevSpec, PairsSpec, available, library, plain_autograd
+from anipot.kernels.memory import empty
 from anipot.kernels.operations import define
 from anipot.kernels.specs import AEV_CONSTANTS, address
 
@@ -80,7 +81,7 @@ def _call(what: int, pairs: tuple[Any, ...], gradient: Tensor | None, tangent: T
     gradient = None if gradient is None else gradient.to(vectors.dtype).contiguous()
     tangent = None if tangent is None else tangent.to(vectors.dtype).contiguous()
     shape = (num_atoms, num_features(sizes)) if what in (_FORWARD, _TANGENT) else vectors.shape
-    out = vectors.new_empty(shape)
+    out = empty(shape, vectors)
     spec = spec_of(constants, sizes)
     pointers = (None if t is None else t.data_ptr() for t in (gradient, tangent))
     if library().anipot_aev(what, address(spec), address(of_pairs), *pointers, out.data_ptr()) != 0:
@@ -205,6 +206,6 @@ def aev(
 
 def covers(vectors: Tensor) -> bool:
     """Whether the kernels are there and compute with these vectors."""
-    if library() is None or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
+    if not available() or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
         return False
     return plain_autograd(vectors)

@@ -39,7 +39,7 @@ def hessian(
     features = ops.aev(*pairs)
     energies, order, state = ops.networks(features, flat, *networks)
     seeds = torch.full_like(energies, 1 / len(energies))
-    gradient = ops.networks_backward(seeds, features, flat, order, state, *networks)
+    gradient = ops.networks_backward(seeds, None, features, flat, order, state, *networks)
     out = vectors.new_empty(num_molecules, 3 * num_slots, 3 * num_slots, dtype=torch.float64)
     call = heads.Call((features, flat, *networks), order, state)
     aev = aevs.spec_of(constants, sizes)

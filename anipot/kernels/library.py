@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 6
+INTERFACE = 7
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -191,11 +191,27 @@ def library() -> Any:
     return None if _reference_only else _load().library
 
 
+def _there() -> bool:
+    return _load().library is not None
+
+
+#: A compiler takes the answer as it is when it traces: what ``torch.compiler.assume_constant_result`` sets, which would
+#: import half of torch.
+_there._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def available() -> bool:
+    """Whether there is a native library, and it is not switched off; ``torch.compile`` can trace this."""
+    return not _reference_only and _there()
+
+
 def plain_autograd(*tensors: Tensor) -> bool:
     """Whether nothing but ordinary reverse-mode autograd (and vmap) watches these tensors.
 
     The operations have no forward-mode derivatives, and torch.func's transforms are not given to them by torch.
     """
+    if torch.compiler.is_compiling():
+        return True
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         return False
     if torch._C._functorch.peek_interpreter_stack() is None:

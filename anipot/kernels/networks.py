@@ -1,15 +1,19 @@
 """Dense networks of all elements and members as one differentiable torch operation, twice differentiable in features.
 
-With E(x, W) the energies of rows of features x, seeds s and a direction u of the features:
+With z the hidden values before the activations ("state"), E(x, W) the energies of rows of features x, seeds s and a
+direction u of the features:
 
-    anipot::networks                   E, and what the others need of it: the order of rows, the hidden values
-    anipot::networks_weights           zeros, whose gradient is that of E with respect to the weights
+    anipot::networks                   E, and what the others need of it: the order of rows, z
+    anipot::networks_features          zeros, whose gradient is that of E with respect to the features
     anipot::networks_backward          s · dE/dx
-    anipot::networks_weight_gradient   s · dE/dW
-    anipot::networks_second            dE/dx · u, and the gradients of s · dE/dx · u with respect to x and W
+    anipot::networks_second            dE/dx · u, and the gradients of s · dE/dx · u with respect to z and W
+    anipot::networks_rest              (s · dE/dz + t) dz/dx for a gradient t with respect to z
+    anipot::networks_weight_gradient   s · dE/dW + t dz/dW
 
 Energies are the sum of the first two: autograd runs the backward of a whole operation, and forces need only the half of
-it that leads to the features.
+it that leads to the features. dE/dx depends on x through z alone; z is an output of the first operation, and for the
+second a tensor of zeros stands for it, so that gradients with respect to z from everywhere are added up before they go
+through the layers, once.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import HeadSpec, LayerSpec, RowsSpec, library
+from anipot.kernels.memory import empty
 from anipot.kernels.operations import define
 from anipot.kernels.specs import address
 
@@ -122,14 +127,14 @@ class Call:
         self,
         what: int,
         seeds: Tensor | None = None,
-        tangent: Tensor | None = None,
+        direction: Tensor | None = None,
         energies: Tensor | None = None,
         out: Tensor | None = None,
         gradients: Tensor | None = None,
     ) -> None:
         seeds = None if seeds is None else seeds.double().contiguous()
-        tangent = None if tangent is None else tangent.to(self.features.dtype).contiguous()
-        pointers = (None if t is None else t.data_ptr() for t in (seeds, tangent, energies, out))
+        direction = None if direction is None else direction.to(self.features.dtype).contiguous()
+        pointers = (None if t is None else t.data_ptr() for t in (seeds, direction, energies, out))
         addresses = None if gradients is None else self._addresses(gradients)
         to_weights = None if addresses is None else (ctypes.c_void_p * len(addresses))(*addresses)
         code = library().anipot_networks(what, address(self.head), address(self.rows), *pointers, to_weights)
@@ -137,20 +142,22 @@ class Call:
             raise MemoryError(f"no memory for the networks of {self.rows.num_rows} atoms")
 
 
+def _energies_shape(features: Tensor, layout: Sequence[int]) -> tuple[int, int]:
+    return layout[0], len(features)
+
+
+def _state_shape(features: Tensor, layout: Sequence[int]) -> tuple[int, int, int]:
+    return layout[0], len(features), _Layout.of(layout).state_width
+
+
 def _new_energies(features: Tensor, layout: Sequence[int]) -> Tensor:
-    return features.new_empty((layout[0], len(features)), dtype=torch.float64)
+    return features.new_empty(_energies_shape(features, layout), dtype=torch.float64)
 
 
-def _new_outputs(features: Tensor, species: Tensor, weights: Any, layout: Any, parameters: Any) -> tuple[Tensor, ...]:
-    # Bytes: no gradient is ever asked for what stands there.
-    width = _Layout.of(layout).state_width * features.element_size()
-    state = features.new_empty((layout[0], len(features), width), dtype=torch.uint8)
-    return _new_energies(features, layout), species.new_empty((2, len(features)), dtype=torch.int64), state
-
-
-def _networks(*rows: Any) -> tuple[Tensor, ...]:
-    energies, order, state = _new_outputs(*rows)
-    Call(rows, order, state).run(_FORWARD, energies=energies)
+def _networks(features: Tensor, species: Tensor, *networks: Any) -> tuple[Tensor, ...]:
+    energies, order, _ = _fake_networks(features, species, *networks, state=False)
+    state = empty(_state_shape(features, networks[1]), features)
+    Call((features, species, *networks), order, state).run(_FORWARD, energies=energies)
     return energies, order, state
 
 
@@ -159,33 +166,41 @@ def _split(rows: Sequence[Any]) -> tuple[tuple[Any, ...], Tensor, Tensor]:
     return (features, species, *networks), order, state
 
 
-def _networks_backward(seeds: Tensor, *rows: Any) -> Tensor:
-    out = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    Call(*_split(rows)).run(_BACKWARD, seeds, out=out)
+def _networks_features(features: Tensor, species: Tensor, order: Tensor, state: Tensor, *networks: Any) -> Any:
+    zeros = features.new_zeros(()).expand(_state_shape(features, networks[1]))
+    return _new_energies(features, networks[1]).zero_(), zeros
+
+
+def _networks_backward(seeds: Tensor, zeros: Tensor | None, *rows: Any) -> Tensor:
+    return _networks_rest(seeds, None, *rows)
+
+
+def _networks_rest(seeds: Tensor, of_state: Tensor | None, *rows: Any) -> Tensor:
+    out = empty(rows[0].shape, rows[0])
+    Call(*_split(rows)).run(_BACKWARD, seeds, of_state, out=out)
     return out
 
 
-def _networks_weights(features: Tensor, species: Tensor, order: Tensor, state: Tensor, *networks: Any) -> Tensor:
-    return _new_energies(features, networks[1]).zero_()
-
-
-def _networks_weight_gradient(seeds: Tensor, *rows: Any) -> Tensor:
-    out = torch.empty_like(rows[4])
-    Call(*_split(rows)).run(_WEIGHTS, seeds, gradients=out)
+def _networks_weight_gradient(seeds: Tensor, of_state: Tensor | None, *rows: Any) -> Tensor:
+    out = empty(rows[4].shape, rows[4])
+    Call(*_split(rows)).run(_WEIGHTS, seeds, of_state, gradients=out)
     return out
 
 
 def _networks_second(of_weights: bool, tangent: Tensor, seeds: Tensor, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
-    energies, out = _new_energies(rows[0], rows[5]), torch.empty_like(rows[0], memory_format=torch.contiguous_format)
-    gradients = torch.empty_like(rows[4]) if of_weights else None
-    Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, out, gradients)
-    return energies, out, rows[4].new_empty(0) if gradients is None else gradients
+    energies, of_state = _new_energies(rows[0], rows[5]), empty(_state_shape(rows[0], rows[5]), rows[0])
+    gradients = empty(rows[4].shape, rows[4]) if of_weights else None
+    Call(*_split(rows)).run(_SECOND, seeds, tangent, energies, of_state, gradients)
+    return energies, of_state, rows[4].new_empty(0) if gradients is None else gradients
 
 
 _ops = torch.ops.anipot
 
 _NETWORKS = "Tensor weights, int[] layout, float[] parameters"
 _KEPT = f"Tensor features, Tensor species, Tensor order, Tensor state, {_NETWORKS}"
+
+
+_NOTHING = (None, None)  # layout, parameters
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -197,29 +212,39 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
     return (*ctx.saved_tensors, ctx.layout, ctx.parameters)
 
 
-def _keep_with_output(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep_networks(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     features, species, *networks = inputs
     _keep(ctx, (features, species, *output[1:], *networks), output)
     ctx.set_materialize_grads(False)  # zeros as large as the state would be made for it
 
 
-_NOTHING = (None, None)  # layout, parameters
-
-
-def _networks_gradient(ctx: Any, seeds: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    if seeds is None:
+def _networks_gradient(ctx: Any, seeds: Tensor | None, _: Any, of_state: Tensor | None) -> tuple[Any, ...]:
+    features, _, _, _, _, layout, _ = rows = _saved(ctx)
+    if seeds is None and of_state is None:
         return None, None, None, *_NOTHING
-    return _ops.networks_backward(seeds, *_saved(ctx)), None, None, *_NOTHING
+    seeds = _new_energies(features, layout).zero_() if seeds is None else seeds
+    return None, None, _ops.networks_weight_gradient(seeds, of_state, *rows), *_NOTHING
 
 
-def _networks_weights_gradient(ctx: Any, seeds: Tensor) -> tuple[Any, ...]:
-    return None, None, None, None, _ops.networks_weight_gradient(seeds, *_saved(ctx)), *_NOTHING
+def _keep_features(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _keep(ctx, (output[1], *inputs), output)
+    ctx.set_materialize_grads(False)
+
+
+def _networks_features_gradient(ctx: Any, seeds: Tensor | None, of_state: Tensor | None) -> tuple[Any, ...]:
+    zeros, *rows = _saved(ctx)
+    if of_state is not None:
+        seeds = _new_energies(rows[0], rows[5]).zero_() if seeds is None else seeds
+        return _ops.networks_rest(seeds, of_state, *rows), None, None, None, None, *_NOTHING
+    gradient = None if seeds is None else _ops.networks_backward(seeds, zeros, *rows)
+    return gradient, None, None, None, None, *_NOTHING
 
 
 def _networks_backward_gradient(ctx: Any, tangent: Tensor) -> tuple[Any, ...]:
-    of_weights = ctx.needs_input_grad[5]
-    to_seeds, to_features, to_weights = _ops.networks_second(of_weights, tangent, *_saved(ctx))
-    return to_seeds, to_features, None, None, None, to_weights if of_weights else None, *_NOTHING
+    seeds, _, *rows = _saved(ctx)
+    of_weights = ctx.needs_input_grad[6]
+    to_seeds, of_state, to_weights = _ops.networks_second(of_weights, tangent, seeds, *rows)
+    return to_seeds, of_state, None, None, None, of_state, to_weights if of_weights else None, *_NOTHING
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -233,6 +258,12 @@ def _no_more_derivatives(ctx: Any, *_: Any) -> tuple[Any, ...]:
     )
 
 
+def _fake_networks(features: Tensor, species: Tensor, *networks: Any, state: bool = True) -> tuple[Tensor, ...]:
+    order = species.new_empty((2, len(features)), dtype=torch.int64)
+    shape = _state_shape(features, networks[1]) if state else (0,)
+    return _new_energies(features, networks[1]), order, features.new_empty(shape)
+
+
 def _like_features(*args: Any) -> Tensor:
     features = args[-7]
     return features.new_empty(features.shape)
@@ -243,18 +274,21 @@ def _like_weights(*args: Any) -> Tensor:
 
 
 def _fake_second(of_weights: bool, *args: Any) -> tuple[Tensor, ...]:
-    weights = _like_weights(*args)
-    return _new_energies(args[-7], args[-2]), _like_features(*args), weights if of_weights else weights[:0].clone()
+    features, layout, weights = args[-7], args[-2], _like_weights(*args)
+    of_state = features.new_empty(_state_shape(features, layout))
+    return _new_energies(features, layout), of_state, weights if of_weights else weights[:0].clone()
 
 
 # fmt: off
 define(f"networks(Tensor features, Tensor species, {_NETWORKS}) -> (Tensor, Tensor, Tensor)",
-       _networks, _new_outputs, _networks_gradient, _keep_with_output)
-define(f"networks_weights({_KEPT}) -> Tensor",
-       _networks_weights, lambda *args: _new_energies(args[-7], args[-2]), _networks_weights_gradient, _keep)
-define(f"networks_backward(Tensor seeds, {_KEPT}) -> Tensor",
+       _networks, _fake_networks, _networks_gradient, _keep_networks)
+define(f"networks_features({_KEPT}) -> (Tensor, Tensor)",
+       _networks_features, _networks_features, _networks_features_gradient, _keep_features)
+define(f"networks_backward(Tensor seeds, Tensor? zeros, {_KEPT}) -> Tensor",
        _networks_backward, _like_features, _networks_backward_gradient, _keep)
-define(f"networks_weight_gradient(Tensor seeds, {_KEPT}) -> Tensor",
+define(f"networks_rest(Tensor seeds, Tensor? of_state, {_KEPT}) -> Tensor",
+       _networks_rest, _like_features, _no_more_derivatives, _keep_nothing)
+define(f"networks_weight_gradient(Tensor seeds, Tensor? of_state, {_KEPT}) -> Tensor",
        _networks_weight_gradient, _like_weights, _no_more_derivatives, _keep_nothing)
 define(f"networks_second(bool of_weights, Tensor tangent, Tensor seeds, {_KEPT}) -> (Tensor, Tensor, Tensor)",
        _networks_second, _fake_second, _no_more_derivatives, _keep_nothing)
@@ -271,14 +305,13 @@ def energies(features: Tensor, species: Tensor, networks: Networks) -> Tensor:
     networks
         See ``Networks``.
     """
-    weights, *rest = networks
-    if not features.requires_grad:  # then nothing is to be computed but the gradient of the weights
-        weights = weights.detach()
-    needs_graph = torch.is_grad_enabled() and (features.requires_grad or networks.weights.requires_grad)
-    if not needs_graph and len(features) > _ROWS:  # hidden values of all rows are for derivatives
+    weights = networks.weights
+    graph = torch.is_grad_enabled()
+    if not (graph and (features.requires_grad or weights.requires_grad)) and len(features) > _ROWS:
+        # Hidden values of all rows are for derivatives.
         parts = zip(features.split(_ROWS), species.split(_ROWS), strict=True)
-        return torch.cat([_ops.networks(*part, weights, *rest)[0] for part in parts], dim=1)
-    values, order, state = _ops.networks(features, species, weights, *rest)
-    if torch.is_grad_enabled() and networks.weights.requires_grad:
-        values = values + _ops.networks_weights(features.detach(), species, order, state, *networks)
+        return torch.cat([_ops.networks(*part, *networks)[0] for part in parts], dim=1)
+    values, order, state = _ops.networks(features.detach(), species, *networks)
+    if graph and features.requires_grad:
+        values = values + _ops.networks_features(features, species, order, state, *networks)[0]
     return values

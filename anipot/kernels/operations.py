@@ -32,6 +32,14 @@ def define(
         torch.library.register_vmap(f"anipot::{name}", batched or _one_by_one(name), lib=_library)
 
 
+def define_opaque(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Define ``anipot::...`` that runs Python no compiler looks into, on any device and without a gradient."""
+    name = schema.partition("(")[0]
+    _library.define(schema)
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
+
+
 def _one_by_one(name: str) -> Callable[..., Any]:
     def take(argument: Any, dim: Any, i: int) -> Any:
         return argument if dim is None or isinstance(dim, list) else argument.select(dim, i)

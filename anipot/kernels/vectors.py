@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import VectorsSpec, library, plain_autograd
+from anipot.kernels.library import VectorsSpec, available, library, plain_autograd
+from anipot.kernels.memory import empty
 from anipot.kernels.operations import define
 from anipot.kernels.specs import address
 
@@ -32,7 +33,7 @@ def _vectors(
     coordinates: Tensor, cell: Tensor | None, center: Tensor, neighbor: Tensor, shift: Tensor | None, spot: float
 ) -> tuple[Tensor, Tensor]:
     coordinates, cell = coordinates.contiguous(), None if cell is None else cell.contiguous()
-    vectors = coordinates.new_empty((len(center), 3), dtype=torch.float64)
+    vectors = empty((len(center), 3), coordinates, torch.float64)
     spec = _spec(center, neighbor, shift, coordinates)
     closest = library().anipot_vectors(
         address(spec), coordinates.data_ptr(), None if cell is None else cell.data_ptr(), vectors.data_ptr(), spot
@@ -82,7 +83,7 @@ _PAIRS = "Tensor center, Tensor neighbor, Tensor? shift"
 
 
 def _fake_vectors(coordinates: Tensor, cell: Any, center: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return coordinates.new_empty((len(center), 3), dtype=torch.float64), center.new_empty(())
+    return coordinates.new_empty((center.shape[0], 3), dtype=torch.float64), center.new_empty(())
 
 
 def _fake_backward(gradient: Tensor, coordinates: Tensor, cell: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
@@ -118,6 +119,6 @@ def covers(coordinates: Tensor, cell: Tensor | None, *pairs: Tensor | None) -> b
         return False
     if not plain_autograd(coordinates, *([] if cell is None else [cell])):
         return False
-    if library() is None or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
+    if not available() or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
         return False
     return all(t is None or (t.is_cpu and t.is_contiguous() and t.dtype is torch.int64) for t in pairs)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from anipot.exact import ExactBuffers
 from anipot.kernels import aev as kernels
-from anipot.neighbors import Pairs, triples
+from anipot.neighbors import Pairs
+from anipot.neighbors.traced import all_triples
 from anipot.representation.cutoffs import NATIVE_CUTOFFS, CosineCutoff
 from anipot.representation.parts import features_of, pair_channels, within
 from anipot.structures import SpeciesFeatures
@@ -239,7 +240,7 @@ class AEVComputer(ExactBuffers):
     def _angular(
         self, center: Tensor, neighbor_species: Tensor, vectors: Tensor, distances: Tensor, num_atoms: int
     ) -> Tensor:
-        j, k = triples(center, num_atoms)
+        j, k = all_triples(center, num_atoms)
         unit = vectors / distances[:, None]
         cosine = (unit.index_select(0, j) * unit.index_select(0, k)).sum(-1)  # (T,)
         angular = self._angles(cosine)  # (T, Zeta, ShfZ)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from anipot.neighbors import Pairs, neighborhoods
+from anipot.neighbors import Pairs
 from anipot.representation.cutoffs import CosineCutoff
-from anipot.structures import SpeciesFeatures, check_element_indices, check_system
+from anipot.representation.parts import surroundings
+from anipot.structures import SpeciesFeatures
 
 
 class MessagePassing(nn.Module):
@@ -93,9 +94,7 @@ class MessagePassing(nn.Module):
     def _geometry(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None
     ) -> tuple[Tensor, Pairs, Tensor]:
-        system = check_system(*input_, cell, pbc)
-        check_element_indices(system.species, self.num_species)
-        pairs, vectors = neighborhoods(system, self.cutoff)
+        system, pairs, vectors = surroundings(input_, cell, pbc, self.num_species, self.cutoff)
         return system.species, pairs, vectors.to(self.embedding.weight.dtype)
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anipot.neighbors import Pairs
+from anipot.neighbors.traced import places
 
 
 class HalfPairs(NamedTuple):
@@ -31,7 +32,7 @@ def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float) -> HalfPairs:
         keep = keep | ((first == second) & ((pairs.shift.sign() * weights).sum(-1) > 0))
     if cutoff < torch.inf:
         keep = keep & ((vectors.detach() * vectors.detach()).sum(-1) < cutoff * cutoff)
-    chosen = keep.nonzero().squeeze(1)
+    chosen = places(keep)
     vectors = vectors.index_select(0, chosen)
     return HalfPairs(first[chosen], second[chosen], vectors, vectors.norm(dim=-1))
 

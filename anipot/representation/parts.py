@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anipot.neighbors import neighborhoods
-from anipot.structures import SpeciesFeatures, check_element_indices, check_system
+from anipot.neighbors import Pairs, neighborhoods
+from anipot.neighbors.traced import checked_neighborhoods, places
+from anipot.structures import SpeciesFeatures, System, check_element_indices, check_system
 
 
 def features_of(
@@ -23,18 +24,27 @@ def features_of(
     input_, cell, pbc
         As for ``AEVComputer.forward``, which lists the errors too.
     """
-    system = check_system(*input_, cell, pbc)
-    check_element_indices(system.species, representation.num_species)
-    pairs, vectors = neighborhoods(system, representation.cutoff)
+    system, pairs, vectors = surroundings(input_, cell, pbc, representation.num_species, representation.cutoff)
     features = representation.from_pairs(system.species.reshape(-1), pairs, vectors.to(system.coordinates.dtype))
     return SpeciesFeatures(system.species, features.view(*system.species.shape, features.shape[-1]))
+
+
+def surroundings(
+    input_: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None, num_species: int, cutoff: float
+) -> tuple[System, Pairs, Tensor]:
+    """Return a checked batch of element indices, its pairs and their vectors."""
+    if torch.compiler.is_compiling():
+        return checked_neighborhoods(*input_, cell, pbc, num_species, cutoff)
+    system = check_system(*input_, cell, pbc)
+    check_element_indices(system.species, num_species)
+    return system, *neighborhoods(system, cutoff)
 
 
 def within(cutoff: float, center: Tensor, species: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Keep what is closer than the cutoff, and return the distances (P,) too."""
     squared = (vectors.detach() * vectors.detach()).sum(-1)
-    near = (squared < cutoff * cutoff).nonzero().squeeze(1)
-    if len(near) < len(center):
+    near = places(squared < cutoff * cutoff)
+    if torch.compiler.is_compiling() or len(near) < len(center):
         center, species, vectors = center[near], species[near], vectors.index_select(0, near)
     return center, species, vectors, vectors.norm(dim=-1)
 

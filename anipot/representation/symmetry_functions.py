@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from anipot.exact import ExactBuffers
-from anipot.neighbors import Pairs, triples
+from anipot.neighbors import Pairs
+from anipot.neighbors.traced import all_triples, places
 from anipot.representation.cutoffs import CosineCutoff
 from anipot.representation.parts import features_of, within
 from anipot.representation.symmetry_parameters import (
@@ -67,6 +68,7 @@ class SymmetryFunctions(ExactBuffers):
         self.form = form
         self.register_buffer("radial", radial_table(radial), persistent=False)
         self.register_buffer("angular", angular_table(angular), persistent=False)
+        self._rows: list[list[float]] = self.angular.tolist()  # plain numbers, which a compiler can look at
         if self.num_features == 0:
             raise ValueError("there are no functions: radial and angular are both empty")
         self.cutoff_function = CosineCutoff() if cutoff_function is None else cutoff_function
@@ -209,7 +211,7 @@ class SymmetryFunctions(ExactBuffers):
         self, center: Tensor, species: Tensor, vectors: Tensor, distances: Tensor, num_atoms: int
     ) -> Tensor:
         """2^(1−ζ) Σ_{j<k} (1 + λ cos θ)^ζ exp(−γ Σ (r − μ)²) Π f_c(r), r = r_ij, r_ik and with G4 r_jk, by channel."""
-        j, k = triples(center, num_atoms)
+        j, k = all_triples(center, num_atoms)
         if self.form == "G4":
             j, k = _closer_than(self.angular_cutoff, vectors, j, k)
         halves, sides = self._triangles(vectors, distances, j, k)
@@ -231,7 +233,7 @@ class SymmetryFunctions(ExactBuffers):
         """
         unit = vectors / distances[:, None]
         u_j, u_k = unit.index_select(0, j), unit.index_select(0, k)
-        signs = set(self.angular[:, 2].tolist()) | ({-1.0} if self.form == "G4" else set())
+        signs = {row[2] for row in self._rows} | ({-1.0} if self.form == "G4" else set())
         halves = {sign: 0.25 * (u_j + sign * u_k).square().sum(-1) for sign in signs}
         r_j, r_k = distances.index_select(0, j), distances.index_select(0, k)
         if self.form == "G5":
@@ -248,7 +250,7 @@ class SymmetryFunctions(ExactBuffers):
         gaussian: dict[tuple[float, float], Tensor] = {}
         angle: dict[tuple[float, float], Tensor] = {}
         columns = []
-        for gamma, zeta, sign, mu in self.angular.tolist():
+        for gamma, zeta, sign, mu in self._rows:
             if mu not in spread:
                 spread[mu] = torch.stack([(side - mu).square() for side in sides]).sum(0)
             if (gamma, mu) not in gaussian:
@@ -277,7 +279,7 @@ def _closer_than(cutoff: float, vectors: Tensor, j: Tensor, k: Tensor) -> tuple[
     """Keep the triples (T,) whose neighbors are closer to each other than the cutoff."""
     vectors = vectors.detach()
     apart = (vectors.index_select(0, j) - vectors.index_select(0, k)).square().sum(-1)
-    near = (apart < cutoff * cutoff).nonzero().squeeze(1)
+    near = places(apart < cutoff * cutoff)
     return j[near], k[near]
 
 

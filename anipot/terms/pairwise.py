@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anipot.environments import Environments
 from anipot.neighbors import Pairs
+from anipot.neighbors.traced import places
 from anipot.structures import System
 
 
@@ -16,9 +17,9 @@ def near_pairs(pairs: Pairs, vectors: Tensor, cutoff: float) -> tuple[Tensor, Te
     The list of a potential reaches to the largest cutoff of all its parts.
     """
     squared = (vectors.detach() * vectors.detach()).sum(-1)
-    near = (squared < cutoff * cutoff).nonzero().squeeze(1)
+    near = places(squared < cutoff * cutoff)
     center, neighbor = pairs.center, pairs.neighbor
-    if len(near) < len(center):
+    if torch.compiler.is_compiling() or len(near) < len(center):
         center, neighbor, vectors = center[near], neighbor[near], vectors.index_select(0, near)
     return center, neighbor, vectors.double().norm(dim=-1)
 

@@ -82,8 +82,8 @@ class BuiltinModel(Potential):
         """Return the energies of the atoms, self energies included: (B, A), or of every member (M, B, A)."""
         if average:
             return super().atomic_energies(species_coordinates, cell, pbc)
-        system = self.system(*species_coordinates, cell, pbc)
-        atomic = self._members(system).view(len(self), *system.species.shape)
+        system, atomic = self._members(species_coordinates, cell, pbc)
+        atomic = atomic.view(len(self), *system.species.shape)
         return SpeciesEnergies(species_coordinates[0], atomic + self.shifter.atomic(system.species))
 
     def energies_qbcs(
