@@ -197,7 +197,8 @@ class EnsemblePotential(Potential):
         own, first = self[index].shifter, self.shifter
         if own is first:
             return 0.0
-        _check_intercepts(index, own, first)
+        if not torch.compiler.is_compiling():
+            _check_intercepts(index, own, first)  # again: self energies may have been set since
         return own.atomic(species) - first.atomic(species)
 
     def extra_repr(self) -> str:

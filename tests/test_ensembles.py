@@ -309,6 +309,19 @@ def test_one_can_train_through_it() -> None:
         assert any(p.grad is not None and p.grad.any() for p in member.parameters())
 
 
+def test_it_can_be_compiled() -> None:
+    torch._dynamo.reset()
+    model = EnsemblePotential([one("schnet", "atomwise", 1), one("aev_user", "ensemble", 2)])
+    fast = torch.compile(model, fullgraph=True, backend="aot_eager")
+    species, x = anipot.pad([molecule(6, 1), molecule(4, 2)])
+    x = torch.where((species < 0)[..., None], NAN, x).requires_grad_()
+    energies, expected = (f((species, x)).energies for f in (fast, model))
+    torch.testing.assert_close(energies, expected, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(e.sum(), x)[0] for e in (energies, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-11)
+    torch._dynamo.reset()
+
+
 def test_saved_and_loaded(model: EnsemblePotential, tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     model.details["why"] = {"kind": "a test"}
