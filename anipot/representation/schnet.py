@@ -7,8 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from anipot.head.dense import GLOBAL_HOOKS, hooks_of, replaced
 from anipot.head.networks import ShiftedSoftplus
+from anipot.kernels import messages as kernels
 from anipot.neighbors import Pairs
+from anipot.representation.cutoffs import NATIVE_CUTOFFS
 from anipot.representation.layers import dense
 from anipot.representation.message_passing import MessagePassing, decay_of, interactions
 from anipot.representation.messages import HalfPairs, convolve, half_pairs
@@ -40,10 +43,12 @@ class SchNetInteraction(nn.Module):
 
     def forward(self, x: Tensor, basis: Tensor, decay: Tensor | None, pairs: HalfPairs) -> Tensor:
         """Return the corrections (N, F) to features (N, F)."""
-        filters = self.filters(basis)  # (P, num_filters)
-        if decay is not None:
-            filters = filters * decay
-        return self.outward(convolve(self.inward(x), filters, pairs))
+        return self.outward(convolve(self.inward(x), self.filters(basis), pairs, decay))
+
+    def forward_once(self, x: Tensor, filters: kernels.FilterConstants, pairs: HalfPairs) -> Tensor:
+        """Return the same from the native kernels, for one derivative by features and distances."""
+        assert pairs.graph is not None  # the kernels have covered the pairs
+        return self.outward(kernels.filtered(self.inward(x), pairs.distances, filters, pairs.graph))
 
 
 class SchNet(MessagePassing):
@@ -132,16 +137,50 @@ class SchNet(MessagePassing):
 
     def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> list[Tensor]:
         """Return the embedding and the correction of each interaction, (N, F) each."""
-        half = half_pairs(pairs, vectors, self.cutoff)
-        basis, decay = self.basis(half.distances), self.decay(half.distances)
+        half = half_pairs(pairs, vectors, self.cutoff, len(species))
+        native = self._native_filters(half)
+        if native is None:
+            basis, decay = self.basis(half.distances), self.decay(half.distances)
         real = (species >= 0)[:, None]
         x = self.embed(species)
         steps = [x]
-        for interaction in self.interactions:
-            v = torch.where(real, interaction(x, basis, decay, half), 0.0)  # ghosts would get the biases
+        for i, interaction in enumerate(self.interactions):
+            v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)
+            v = torch.where(real, v, 0.0)  # ghosts would get the biases
             steps.append(v)
             x = x + v
         return steps
+
+    def _native_filters(self, half: HalfPairs) -> list[kernels.FilterConstants] | None:
+        """Return the filters of each interaction as the kernels take them; None where torch computes them."""
+        basis, decay = self.basis, self.cutoff_function
+        known = decay is None or type(decay) in NATIVE_CUTOFFS
+        if kernels.higher_derivatives() or half.graph is None or type(basis) is not GaussianBasis or not known:
+            return None
+        modules = [
+            basis,
+            *([] if decay is None else [decay]),
+            *(m for i in self.interactions for m in i.filters.modules()),
+        ]
+        if any(GLOBAL_HOOKS) or any(hooks_of(modules)) or replaced(modules):
+            return None
+        kind = -1 if decay is None else NATIVE_CUTOFFS[type(decay)]
+        order, eps = getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
+        found = []
+        for interaction in self.interactions:
+            parts = list(interaction.filters)
+            if [type(part) for part in parts[:3]] != [nn.Linear, ShiftedSoftplus, nn.Linear]:
+                return None
+            if [type(part) for part in parts[3:]] not in ([], [ShiftedSoftplus]):
+                return None
+            first, second = parts[0], parts[2]
+            tensors = [t for t in (first.weight, first.bias, second.weight, second.bias) if t is not None]
+            if not kernels.covers(half.distances, *tensors) or not all(t.is_contiguous() for t in tensors):
+                return None
+            layers = [(first.weight, first.bias, True), (second.weight, second.bias, len(parts) == 4)]
+            constants = basis.centers, basis.gammas, layers, self.cutoff, kind, order, eps
+            found.append(kernels.FilterConstants(*constants))
+        return found
 
     def _bytes_per_pair(self) -> int:
         return 8 * (self.num_interactions * 3 * self.num_filters + 3 * int(self.basis.num_functions))  # type: ignore[arg-type]
