@@ -144,8 +144,8 @@ static void delete_list(void* list) { delete (List*)list; }
 
 static void messages(int what, const MessageSpec* spec) {
     FlushDenormals mode;
-    if (spec->wide) Messages<double>(*spec).run(what);
-    else Messages<float>(*spec).run(what);
+    if (spec->wide) Messages<double>::run(what, *spec);
+    else Messages<float>::run(what, *spec);
 }
 static void apply_softplus(int order, const void* x, const void* factor, void* out, int64_t n, int wide, int threads) {
     FlushDenormals mode;

@@ -27,13 +27,30 @@ class Messages {
           u((const T*)spec.u),
           out((T*)spec.out) {}
 
+    static void run(int what, const MessageSpec& spec) {
+        if (spec.num_batches == 1) return Messages(spec).run(what);
+        parallel_for(
+            spec.threads, spec.num_batches,
+            [&](long b, int) {
+                MessageSpec one = spec;
+                one.threads = 1;
+                if (one.x) one.x = (const T*)one.x + b * one.x_batch;
+                if (one.y) one.y = (const T*)one.y + b * one.y_batch;
+                if (one.w) one.w = (const T*)one.w + b * one.w_batch;
+                if (one.u) one.u = (const T*)one.u + b * one.u_batch;
+                one.out = (T*)one.out + b * one.out_batch;
+                Messages(one).run(what);
+            },
+            anipot::run_on_team);
+    }
+
+   private:
     void run(int what) {
         if (what == GATHER) return gather();
         if (s.kind == EVEN) return over_pairs<EVEN>(what);
         over_pairs<UP>(what);
     }
 
-   private:
     static constexpr int L = LANES<T>;
     const MessageSpec& s;
     const T *x, *y, *w, *u;

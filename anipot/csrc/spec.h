@@ -101,6 +101,8 @@ struct MessageSpec {
     const int64_t *first, *second, *starts, *entries;        // (P), (P), (N + 1), (2 P): see `incidence`
     const void *x, *y, *w, *u;                               // (N, K, F), (N, K, F), (P, F), (P, 1 or 3) or null
     int64_t x_stride, y_stride, w_stride;                    // from row to row; components follow each other
+    int64_t num_batches;                                     // of x, y, w, u and out, for the same pairs
+    int64_t x_batch, y_batch, w_batch, u_batch, out_batch;   // from one to the next, 0 where one serves all
     void* out;
     int32_t kind, wide, threads;
 };

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 7
+INTERFACE = 8
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -123,7 +123,8 @@ class MessageSpec(ctypes.Structure):
     _fields_ = [
         *[(name, c_int64) for name in ("num_pairs", "num_atoms", "num_features", "components")],
         *[(name, c_void_p) for name in ("first", "second", "starts", "entries", "x", "y", "w", "u")],
-        *[(name, c_int64) for name in ("x_stride", "y_stride", "w_stride")],
+        *[(name, c_int64) for name in ("x_stride", "y_stride", "w_stride", "num_batches")],
+        *[(name, c_int64) for name in ("x_batch", "y_batch", "w_batch", "u_batch", "out_batch")],
         ("out", c_void_p),
         *[(name, c_int32) for name in ("kind", "wide", "threads")],
     ]

@@ -7,14 +7,15 @@ operations are the gradients of one form that is linear in each of its arguments
     anipot::products       by W
     anipot::contractions   by u
 
-so that their own derivatives, of any order, are these three again. ``anipot::incidence`` sorts pairs by atom, and
+so that their own derivatives, of any order, are these three again. x, y, W and u may have a batch before all other
+dimensions, each for itself. ``anipot::incidence`` sorts pairs by atom, and
 ``anipot::softplus`` is a derivative of the shifted softplus, times a factor.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -44,11 +45,16 @@ class Graph(NamedTuple):
     entries: Tensor
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Return (n, K, F) or (n, F) with nothing but rows apart: parts of wider rows may stay where they are."""
-    inner = x.stride()[1:]
-    dense = inner == (x.shape[2], 1) if x.dim() == 3 else inner == (1,)
-    return x if dense and x.stride(0) >= 0 else x.contiguous()
+#: Dimensions without those of a batch, which any of these may have before them.
+_DIMENSIONS = {"x": 3, "y": 3, "w": 2, "u": 2}
+
+
+def _rows(t: Tensor, name: str) -> Tensor:
+    """Return a tensor of dense rows, which may stand apart: parts of wider rows stay where they are."""
+    if name == "u":
+        return t if t.stride()[-2:] == (t.shape[-1], 1) else t.contiguous()
+    dense = t.stride(-1) == 1 and (name == "w" or t.stride(-2) == t.shape[-1] or t.shape[-2] == 1)
+    return t if dense else t.contiguous()
 
 
 def _run(what: int, out: Tensor, kind: int, graph: Sequence[Tensor], **tensors: Tensor | None) -> Tensor:
@@ -56,18 +62,21 @@ def _run(what: int, out: Tensor, kind: int, graph: Sequence[Tensor], **tensors: 
     x = tensors["x"]
     assert x is not None
     spec = MessageSpec()
-    spec.num_pairs, spec.num_atoms = len(graph[0]), len(x)
-    spec.components, spec.num_features = x.shape[1:]
-    for name, values in zip(("first", "second", "starts", "entries"), alive, strict=True):
-        setattr(spec, name, values.data_ptr())
+    spec.num_pairs = len(graph[0])
+    spec.num_atoms, spec.components, spec.num_features = x.shape[-3:]
+    spec.first, spec.second, spec.starts, spec.entries = (t.data_ptr() for t in alive)
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        tensor = tensor.contiguous() if name == "u" else _rows(tensor)
+        tensor = _rows(tensor, name)
         alive.append(tensor)
         setattr(spec, name, tensor.data_ptr())
         if name != "u":
-            setattr(spec, f"{name}_stride", tensor.stride(0))
+            setattr(spec, f"{name}_stride", tensor.stride(-_DIMENSIONS[name]))
+        if tensor.dim() > _DIMENSIONS[name]:
+            setattr(spec, f"{name}_batch", tensor.stride(0))
+    batched = out.dim() > (3 if what == _GATHER else 2)
+    spec.num_batches, spec.out_batch = (len(out), out.stride(0)) if batched else (1, 0)
     spec.out, spec.kind = out.data_ptr(), kind
     spec.wide, spec.threads = out.dtype == torch.float64, torch.get_num_threads()
     if library().anipot_messages(what, address(spec)) != 0:
@@ -75,18 +84,24 @@ def _run(what: int, out: Tensor, kind: int, graph: Sequence[Tensor], **tensors: 
     return out
 
 
-def _new_gathered(
-    x: Tensor, w: Tensor, u: Any, first: Any, second: Any, starts: Any, entries: Any, kind: int
-) -> Tensor:
-    return x.new_empty((x.shape[0], (x.shape[1], 3, 1)[kind], x.shape[2]))
+def _batch(x: Tensor, *rest: tuple[Tensor | None, int]) -> tuple[Any, ...]:
+    """Return the size of the batch in a tuple, or nothing, of tensors and of dimensions that they have without it."""
+    for t, dimensions in ((x, 3), *rest):
+        if t is not None and t.dim() > dimensions:
+            return (t.shape[0],)
+    return ()
 
 
-def _new_products(x: Tensor, y: Tensor, u: Any, first: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty((first.shape[0], x.shape[2]))
+def _new_gathered(x: Tensor, w: Tensor, u: Tensor | None, *rest: Any) -> Tensor:
+    return x.new_empty((*_batch(x, (w, 2), (u, 2)), x.shape[-3], (x.shape[-2], 3, 1)[rest[-1]], x.shape[-1]))
 
 
-def _new_contractions(x: Tensor, y: Tensor, w: Any, first: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty((first.shape[0], 1 if rest[-1] == EVEN else 3))
+def _new_products(x: Tensor, y: Tensor, u: Tensor | None, first: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty((*_batch(x, (y, 3), (u, 2)), first.shape[0], x.shape[-1]))
+
+
+def _new_contractions(x: Tensor, y: Tensor, w: Tensor, first: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty((*_batch(x, (y, 3), (w, 2)), first.shape[0], 1 if rest[-1] == EVEN else 3))
 
 
 def _gather(x: Tensor, w: Tensor, u: Tensor | None, *rest: Any) -> Tensor:
@@ -113,43 +128,64 @@ def _backwards(y: Tensor, w: Tensor, u: Tensor | None, graph: Sequence[Tensor], 
     return out if sign > 0 else -out
 
 
-_NOTHING = (None,) * 5  # pairs and kind
+def _gradients(ctx: Any, arguments: Sequence[Tensor | None], *rules: Callable[[], Tensor]) -> tuple[Any, ...]:
+    """Return the gradients that are needed, summed over a batch that the argument does not have; none of the pairs."""
+    found: list[Tensor | None] = []
+    for argument, needed, rule in zip(arguments, ctx.needs_input_grad, rules, strict=False):
+        gradient = rule() if needed and argument is not None else None
+        if gradient is not None and argument is not None and gradient.dim() > argument.dim():
+            gradient = gradient.sum(0)
+        found.append(gradient)
+    return *found, *(None,) * 5
 
 
 def _gather_gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, w, u, *graph = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    to_x = _backwards(g, w, u, graph, ctx.kind) if need[0] else None
-    to_w = _ops.products(x, g, u, *graph, ctx.kind) if need[1] else None
-    to_u = _ops.contractions(x, g, w, *graph, ctx.kind) if need[2] else None
-    return to_x, to_w, to_u, *_NOTHING
+    return _gradients(
+        ctx,
+        (x, w, u),
+        lambda: _backwards(g, w, u, graph, ctx.kind),
+        lambda: _ops.products(x, g, u, *graph, ctx.kind),
+        lambda: _ops.contractions(x, g, w, *graph, ctx.kind),
+    )
 
 
 def _products_gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, y, u, *graph = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    to_x = _backwards(y, g, u, graph, ctx.kind) if need[0] else None
-    to_y = _ops.gather(x, g, u, *graph, ctx.kind) if need[1] else None
-    to_u = _ops.contractions(x, y, g, *graph, ctx.kind) if need[2] else None
-    return to_x, to_y, to_u, *_NOTHING
+    return _gradients(
+        ctx,
+        (x, y, u),
+        lambda: _backwards(y, g, u, graph, ctx.kind),
+        lambda: _ops.gather(x, g, u, *graph, ctx.kind),
+        lambda: _ops.contractions(x, y, g, *graph, ctx.kind),
+    )
 
 
 def _contractions_gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, y, w, *graph = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    to_x = _backwards(y, w, g, graph, ctx.kind) if need[0] else None
-    to_y = _ops.gather(x, w, g, *graph, ctx.kind) if need[1] else None
-    to_w = _ops.products(x, y, g, *graph, ctx.kind) if need[2] else None
-    return to_x, to_y, to_w, *_NOTHING
+    return _gradients(
+        ctx,
+        (x, y, w),
+        lambda: _backwards(y, w, g, graph, ctx.kind),
+        lambda: _ops.gather(x, w, g, *graph, ctx.kind),
+        lambda: _ops.products(x, y, g, *graph, ctx.kind),
+    )
 
 
-def _gather_batched(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-    """Batches of features alone are more components."""
-    if args[-1] != EVEN or dims[0] is None or any(dim is not None for dim in dims[1:]):
-        return one_by_one("gather")(info, dims, *args)
-    x = args[0].movedim(dims[0], 1)  # (N, B, K, F)
-    out = _ops.gather(x.flatten(1, 2), *args[1:])
-    return out.view(x.shape), 1
+def _batched(name: str, *dimensions: int) -> Callable[..., tuple[Tensor, int]]:
+    """Return the rule for vmap of an operation whose first arguments have so many dimensions without a batch."""
+
+    def rule(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        moved = [a if d is None else a.movedim(d, 0) for a, d in zip(args[:3], dims, strict=False)]
+        twice = any(t is not None and t.dim() > n + 1 for t, n in zip(moved, dimensions, strict=True))
+        mixed = any(
+            d is None and a is not None and a.dim() > n for d, a, n in zip(dims, args, dimensions, strict=False)
+        )
+        if twice or mixed or any(d is not None for d in dims[3:]):
+            return one_by_one(name)(info, dims, *args)
+        return getattr(_ops, name)(*moved, *args[3:]), 0
+
+    return rule
 
 
 def _incidence(first: Tensor, second: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
@@ -212,11 +248,11 @@ _GRAPH = "Tensor first, Tensor second, Tensor starts, Tensor entries, int kind"
 
 # fmt: off
 define(f"gather(Tensor x, Tensor w, Tensor? u, {_GRAPH}) -> Tensor",
-       _gather, _new_gathered, _gather_gradient, _keep, _gather_batched)
+       _gather, _new_gathered, _gather_gradient, _keep, _batched("gather", 3, 2, 2))
 define(f"products(Tensor x, Tensor y, Tensor? u, {_GRAPH}) -> Tensor",
-       _products, _new_products, _products_gradient, _keep)
+       _products, _new_products, _products_gradient, _keep, _batched("products", 3, 3, 2))
 define(f"contractions(Tensor x, Tensor y, Tensor w, {_GRAPH}) -> Tensor",
-       _contractions, _new_contractions, _contractions_gradient, _keep)
+       _contractions, _new_contractions, _contractions_gradient, _keep, _batched("contractions", 3, 3, 2))
 define("softplus(Tensor x, Tensor? factor, int order) -> Tensor",
        _softplus, _fake_softplus, _softplus_gradient, _keep_order, _softplus_batched)
 define("incidence(Tensor first, Tensor second, SymInt num_atoms) -> (Tensor, Tensor)", _incidence, _new_incidence)
@@ -285,7 +321,7 @@ def higher_derivatives() -> bool:
 class FilterConstants(NamedTuple):
     """What filters of SchNet are made of, besides distances."""
 
-    #: (K,) of Gaussians exp(−γ (r − μ)²).
+    #: (K,) of Gaussians exp(−γ (r − μ)²), padded with zeros to a multiple of 16, in the dtype of the distances.
     centers: Tensor
     gammas: Tensor
     #: Two layers: weight (n_out, n_in), bias and whether a shifted softplus follows.
@@ -299,10 +335,8 @@ class FilterConstants(NamedTuple):
 
 def filters_and_slopes(distances: Tensor, of: FilterConstants) -> tuple[Tensor, Tensor]:
     """Return the filters (P, F) at distances (P,) and their derivatives by the distance, without a graph."""
-    dtype, wide = distances.dtype, distances.dtype == torch.float64
     distances = distances.detach().contiguous()
-    padding = (0, -len(of.centers) % 16)
-    constants = [torch.nn.functional.pad(c.detach().to(dtype), padding) for c in (of.centers, of.gammas)]
+    constants, wide = (of.centers, of.gammas), distances.dtype == torch.float64
     layers = (LayerSpec * 2)()
     for layer, (weight, bias, activated) in zip(layers, of.layers, strict=True):
         layer.weight, layer.bias = weight.data_ptr(), None if bias is None else bias.data_ptr()

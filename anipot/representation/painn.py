@@ -101,6 +101,9 @@ class PaiNN(MessagePassing):
     torch.Size([1, 6, 32])
     """
 
+    #: More than for SchNet: each block costs several hundred calls.
+    block_bytes = 256 * 2**20
+
     def __init__(
         self,
         num_species: int,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +147,7 @@ class SchNet(MessagePassing):
         x = self.embed(species)
         steps = [x]
         for i, interaction in enumerate(self.interactions):
-            v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)
+            v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)  # type: ignore[operator]
             v = torch.where(real, v, 0.0)  # ghosts would get the biases
             steps.append(v)
             x = x + v
@@ -157,33 +159,46 @@ class SchNet(MessagePassing):
         known = decay is None or type(decay) in NATIVE_CUTOFFS
         if kernels.higher_derivatives() or half.graph is None or type(basis) is not GaussianBasis or not known:
             return None
-        modules = [
-            basis,
-            *([] if decay is None else [decay]),
-            *(m for i in self.interactions for m in i.filters.modules()),
-        ]
-        if any(GLOBAL_HOOKS) or any(hooks_of(modules)) or replaced(modules):
+        if any(GLOBAL_HOOKS) or _watched([basis] if decay is None else [basis, decay]):
             return None
+        padding = (0, -basis.num_functions % 16)
+        constants = basis.centers, basis.gammas
+        centers, gammas = (nn.functional.pad(c.detach().to(half.distances), padding) for c in constants)
         kind = -1 if decay is None else NATIVE_CUTOFFS[type(decay)]
-        order, eps = getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
+        cutoff = self.cutoff, kind, getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
         found = []
         for interaction in self.interactions:
-            parts = list(interaction.filters)
-            if [type(part) for part in parts[:3]] != [nn.Linear, ShiftedSoftplus, nn.Linear]:
+            layers = _native_layers(interaction.filters, half.distances)  # type: ignore[arg-type]
+            if layers is None:
                 return None
-            if [type(part) for part in parts[3:]] not in ([], [ShiftedSoftplus]):
-                return None
-            first, second = parts[0], parts[2]
-            tensors = [t for t in (first.weight, first.bias, second.weight, second.bias) if t is not None]
-            if not kernels.covers(half.distances, *tensors) or not all(t.is_contiguous() for t in tensors):
-                return None
-            layers = [(first.weight, first.bias, True), (second.weight, second.bias, len(parts) == 4)]
-            constants = basis.centers, basis.gammas, layers, self.cutoff, kind, order, eps
-            found.append(kernels.FilterConstants(*constants))
+            found.append(kernels.FilterConstants(centers, gammas, layers, *cutoff))
         return found
 
     def _bytes_per_pair(self) -> int:
         return 8 * (self.num_interactions * 3 * self.num_filters + 3 * int(self.basis.num_functions))  # type: ignore[arg-type]
+
+
+def _watched(modules: Sequence[nn.Module]) -> bool:
+    """Whether something wants to see these modules called, or calls something else."""
+    return any(hooks_of(modules)) or replaced(modules)
+
+
+def _native_layers(filters: nn.Sequential, distances: Tensor) -> list[tuple[Tensor, Tensor | None, bool]] | None:
+    """Return weight, bias and whether an activation follows, of two layers; None where torch computes them."""
+    parts: list[Any] = list(filters)
+    if [type(part) for part in parts] not in _FILTER_PARTS or _watched([filters, *parts]):
+        return None
+    layers = [(linear.weight, linear.bias, i + 1 < len(parts)) for i, linear in enumerate(parts) if i % 2 == 0]
+    tensors = [t for weight, bias, _ in layers for t in (weight, bias) if t is not None]
+    if not kernels.covers(distances, *tensors) or not all(t.is_contiguous() for t in tensors):
+        return None
+    return layers
+
+
+_FILTER_PARTS = (
+    [nn.Linear, ShiftedSoftplus, nn.Linear],
+    [nn.Linear, ShiftedSoftplus, nn.Linear, ShiftedSoftplus],
+)
 
 
 class ScSchNet(SchNet):
