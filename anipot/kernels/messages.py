@@ -68,6 +68,12 @@ def _run(what: int, out: Tensor, kind: int, graph: Sequence[Tensor], **tensors: 
     for name, tensor in tensors.items():
         if tensor is None:
             continue
+        expected = {"x": x.shape[-1], "y": x.shape[-1], "w": x.shape[-1], "u": 1 if kind == EVEN else 3}[name]
+        rows = x.shape[-3] if name in "xy" else spec.num_pairs
+        if tensor.shape[-1] != expected or tensor.shape[-_DIMENSIONS[name]] != rows or tensor.dtype is not x.dtype:
+            raise ValueError(
+                f"{name} of messages is {tensor.dtype} {tuple(tensor.shape)}, x {x.dtype} {tuple(x.shape)}"
+            )
         tensor = _rows(tensor, name)
         alive.append(tensor)
         setattr(spec, name, tensor.data_ptr())

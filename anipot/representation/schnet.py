@@ -159,6 +159,8 @@ class SchNet(MessagePassing):
         known = decay is None or type(decay) in NATIVE_CUTOFFS
         if kernels.higher_derivatives() or half.graph is None or type(basis) is not GaussianBasis or not known:
             return None
+        if torch.is_autocast_enabled("cpu") or basis.gammas.shape != basis.centers.shape:
+            return None
         if any(GLOBAL_HOOKS) or _watched([basis] if decay is None else [basis, decay]):
             return None
         padding = (0, -basis.num_functions % 16)
@@ -168,8 +170,11 @@ class SchNet(MessagePassing):
         cutoff = self.cutoff, kind, getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
         found = []
         for interaction in self.interactions:
-            layers = _native_layers(interaction.filters, half.distances)  # type: ignore[arg-type]
-            if layers is None:
+            if type(interaction) is not SchNetInteraction or _watched([interaction]):
+                return None
+            layers = _native_layers(interaction.filters, half.distances)
+            n, k = self.num_filters, basis.num_functions
+            if layers is None or [weight.shape for weight, *_ in layers] != [(n, k), (n, n)]:
                 return None
             found.append(kernels.FilterConstants(centers, gammas, layers, *cutoff))
         return found
@@ -191,6 +196,8 @@ def _native_layers(filters: nn.Sequential, distances: Tensor) -> list[tuple[Tens
     layers = [(linear.weight, linear.bias, i + 1 < len(parts)) for i, linear in enumerate(parts) if i % 2 == 0]
     tensors = [t for weight, bias, _ in layers for t in (weight, bias) if t is not None]
     if not kernels.covers(distances, *tensors) or not all(t.is_contiguous() for t in tensors):
+        return None
+    if any(bias is not None and bias.shape != weight.shape[:1] for weight, bias, _ in layers):
         return None
     return layers
 
