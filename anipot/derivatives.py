@@ -14,6 +14,7 @@ from anipot.elements import symbol
 from anipot.energy import EnergyShifter
 from anipot.engine import Engine, engine_of
 from anipot.hessian import gradient_graph, hessian_of, native_hessian
+from anipot.kernels.messages import first_derivatives_of_geometry
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
@@ -362,7 +363,7 @@ def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vec
     num_gradients = len(potential) if ask.members else 1
     parts = []
     for block in _blocks(potential, system, pairs, vectors, bool(ask.properties)):
-        with torch.enable_grad():
+        with torch.enable_grad(), first_derivatives_of_geometry():
             v = vectors[block.pairs].detach().requires_grad_(wants_gradient)
             own = _own_geometry(potential, system, block, wants_gradient)
             atomic, properties = _block_energies(potential, species, pairs, v, block, own, ask.properties)  # (M, n)

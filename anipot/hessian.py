@@ -74,11 +74,17 @@ def _by_autograd(potential: Potential, system: System, pairs: Pairs) -> Tensor:
         stop = min(start + at_once, 3 * num_atoms)
         seeds = x.new_zeros(stop - start, num_molecules, 3 * num_atoms)
         seeds[torch.arange(stop - start), :, torch.arange(start, stop)] = 1
-        (rows,) = torch.autograd.grad(
-            gradient, x, seeds.view(-1, *x.shape), retain_graph=stop < 3 * num_atoms, is_grads_batched=True
-        )
+        rows = _products(gradient, x, seeds.view(-1, *x.shape))
         hessian[:, start:stop] = rows.reshape(stop - start, num_molecules, -1).transpose(0, 1)
     return (hessian + hessian.transpose(-1, -2)) / 2
+
+
+def _products(gradient: Tensor, x: Tensor, seeds: Tensor) -> Tensor:
+    """Return seeds · d(gradient)/dx for all seeds at once."""
+    if not hasattr(torch.library, "register_vmap"):  # before torch 2.5
+        return torch.autograd.grad(gradient, x, seeds, retain_graph=True, is_grads_batched=True)[0]
+    # Not by is_grads_batched, which knows no rules for batches of our operations and calls them seed after seed.
+    return torch.vmap(lambda seed: torch.autograd.grad(gradient, x, seed, retain_graph=True)[0])(seeds)
 
 
 def _direction_bytes(potential: Potential, system: System, pairs: Pairs) -> int:

@@ -60,7 +60,7 @@ struct Handle {
 }  // namespace
 
 // Changes with every change of the structures in spec.h or of the functions below.
-EXPORT int anipot_interface() { return 7; }
+EXPORT int anipot_interface() { return 9; }
 
 EXPORT const char* anipot_isa() { return chosen.load()->name; }
 
@@ -181,4 +181,33 @@ EXPORT void anipot_delete_list(void* list) {
     if (!handle) return;
     if (handle->object) handle->kernels->delete_list(handle->object);
     delete handle;
+}
+
+EXPORT void anipot_incidence(const int64_t* first, const int64_t* second, int64_t num_pairs, int64_t num_atoms,
+                             int64_t* starts, int64_t* entries) {
+    kernels()->incidence(first, second, num_pairs, num_atoms, starts, entries);
+}
+EXPORT int anipot_messages(int what, const MessageSpec* spec) {
+    try {
+        kernels()->messages(what, spec);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+EXPORT int anipot_softplus(int order, const void* x, const void* factor, void* out, int64_t n, int wide, int threads) {
+    try {
+        kernels()->softplus(order, x, factor, out, n, wide, threads);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+EXPORT int anipot_filters(const FilterSpec* spec) {
+    try {
+        kernels()->filters(spec);
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
 }

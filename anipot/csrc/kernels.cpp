@@ -4,6 +4,7 @@
 #include "displacements.h"
 #include "hessian.h"
 #include "list_impl.h"
+#include "messages.h"
 #include "network_operation.h"
 #include "operation.h"
 
@@ -143,6 +144,22 @@ static void copy_pairs(void* list_, const PairsResult* result, int threads) {
 static void* new_list() { return new List; }
 static void delete_list(void* list) { delete (List*)list; }
 
+static void messages(int what, const MessageSpec* spec) {
+    FlushDenormals mode;
+    if (spec->wide) Messages<double>::run(what, *spec);
+    else Messages<float>::run(what, *spec);
+}
+static void apply_softplus(int order, const void* x, const void* factor, void* out, int64_t n, int wide, int threads) {
+    FlushDenormals mode;
+    if (wide) softplus<double>(order, (const double*)x, (const double*)factor, (double*)out, n, threads);
+    else softplus<float>(order, (const float*)x, (const float*)factor, (float*)out, n, threads);
+}
+static void filters(const FilterSpec* spec) {
+    FlushDenormals mode;
+    if (spec->wide) Filters<double>(*spec).run();
+    else Filters<float>(*spec).run();
+}
+
 }  // namespace ANIPOT_ISA
 
 #define JOIN_(a, b) a##b
@@ -152,5 +169,6 @@ const Kernels JOIN(kernels_, ANIPOT_ISA) = {
     ANIPOT_ISA::new_engine,       ANIPOT_ISA::delete_engine,     ANIPOT_ISA::searches,    ANIPOT_ISA::evaluate,
     ANIPOT_ISA::aev_operation,    ANIPOT_ISA::network_operation, ANIPOT_ISA::hessian,     ANIPOT_ISA::vectors,
     ANIPOT_ISA::vectors_backward, ANIPOT_ISA::new_list,          ANIPOT_ISA::delete_list, ANIPOT_ISA::find_pairs,
-    ANIPOT_ISA::copy_pairs,
+    ANIPOT_ISA::copy_pairs,       ANIPOT_ISA::incidence,         ANIPOT_ISA::messages,    ANIPOT_ISA::apply_softplus,
+    ANIPOT_ISA::filters,
 };

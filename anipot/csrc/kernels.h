@@ -23,4 +23,9 @@ struct Kernels {
     void (*delete_list)(void* list);
     int64_t (*find_pairs)(void* list, const SystemSpec*, int num_species, double cutoff, int threads);
     void (*copy_pairs)(void* list, const PairsResult*, int threads);
+    void (*incidence)(const int64_t* first, const int64_t* second, int64_t num_pairs, int64_t num_atoms,
+                      int64_t* starts, int64_t* entries);
+    void (*messages)(int what, const MessageSpec*);
+    void (*softplus)(int order, const void* x, const void* factor, void* out, int64_t n, int wide, int threads);
+    void (*filters)(const FilterSpec*);
 };

@@ -90,3 +90,30 @@ struct VectorsSpec {
 struct PairsResult {
     int64_t *center, *neighbor, *shift;  // (P), (P), (P, 3) or null
 };
+
+// What messages.h computes, and of which form.
+enum { GATHER = 0, PRODUCTS = 1, CONTRACTIONS = 2 };
+enum { EVEN = 0, UP = 1, DOWN = 2 };
+
+// Features of N atoms, and P pairs that stand for both of their directions.
+struct MessageSpec {
+    int64_t num_pairs, num_atoms, num_features, components;  // the latter of EVEN
+    const int64_t *first, *second, *starts, *entries;        // (P), (P), (N + 1), (2 P): see `incidence`
+    const void *x, *y, *w, *u;                               // (N, K, F), (N, K, F), (P, F), (P, 1 or 3) or null
+    int64_t x_stride, y_stride, w_stride;                    // from row to row; components follow each other
+    int64_t num_batches;                                     // of x, y, w, u and out, for the same pairs
+    int64_t x_batch, y_batch, w_batch, u_batch, out_batch;   // from one to the next, 0 where one serves all
+    void* out;
+    int32_t kind, wide, threads;
+};
+
+// The filters of SchNet: distances (P) go in, filters and their slopes (P, F) come out.
+struct FilterSpec {
+    int64_t num_pairs;
+    const void *distances, *centers, *gammas;  // the constants in the type of the rest, padded with zeros by a vector
+    const LayerSpec* layers;                   // two
+    void *filters, *slopes;
+    double cutoff, cutoff_eps;
+    int32_t cutoff_kind, cutoff_order;  // a negative kind: none
+    int32_t wide, threads;
+};

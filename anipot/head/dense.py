@@ -146,7 +146,11 @@ def hooks_of(modules: Iterable[nn.Module]) -> list[dict[int, Any]]:
 
 def replaced(modules: Iterable[nn.Module]) -> bool:
     """Whether one of these modules has a method of its own that its type does not know."""
-    own = (
+    return any(not _OWN.isdisjoint(vars(module)) for module in modules)
+
+
+_OWN = frozenset(
+    (
         "forward",
         "atomic_energies",
         "from_pairs",
@@ -157,7 +161,7 @@ def replaced(modules: Iterable[nn.Module]) -> bool:
         "members_and_properties",
         "environments",
     )
-    return any(name in vars(module) for module in modules for name in own)
+)
 
 
 def _watched(network: nn.Module) -> bool:

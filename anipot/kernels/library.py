@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 #: Must match csrc/interface.cpp.
-INTERFACE = 7
+INTERFACE = 9
 
 _HERE = Path(__file__).parent
 _reference_only = False
@@ -119,6 +119,28 @@ class PairsResult(ctypes.Structure):
     _fields_ = [("center", c_void_p), ("neighbor", c_void_p), ("shift", c_void_p)]
 
 
+class MessageSpec(ctypes.Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("num_pairs", "num_atoms", "num_features", "components")],
+        *[(name, c_void_p) for name in ("first", "second", "starts", "entries", "x", "y", "w", "u")],
+        *[(name, c_int64) for name in ("x_stride", "y_stride", "w_stride", "num_batches")],
+        *[(name, c_int64) for name in ("x_batch", "y_batch", "w_batch", "u_batch", "out_batch")],
+        ("out", c_void_p),
+        *[(name, c_int32) for name in ("kind", "wide", "threads")],
+    ]
+
+
+class FilterSpec(ctypes.Structure):
+    _fields_ = [
+        ("num_pairs", c_int64),
+        *[(name, c_void_p) for name in ("distances", "centers", "gammas")],
+        ("layers", POINTER(LayerSpec)),
+        *[(name, c_void_p) for name in ("filters", "slopes")],
+        *[(name, c_double) for name in ("cutoff", "cutoff_eps")],
+        *[(name, c_int32) for name in ("cutoff_kind", "cutoff_order", "wide", "threads")],
+    ]
+
+
 class Backend(NamedTuple):
     """One way to compute, and whether and why it is used."""
 
@@ -180,6 +202,10 @@ def _declare(library: Any) -> None:
         "anipot_find_pairs": (c_int64, [c_void_p, c_int, c_double, c_int, c_void_p]),
         "anipot_copy_pairs": (c_int, [c_void_p, c_void_p, c_int]),
         "anipot_delete_list": (None, [c_void_p]),
+        "anipot_incidence": (None, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
+        "anipot_messages": (c_int, [c_int, c_void_p]),
+        "anipot_softplus": (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int, c_int]),
+        "anipot_filters": (c_int, [c_void_p]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

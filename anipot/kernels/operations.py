@@ -15,8 +15,8 @@ def define(
     schema: str,
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
-    gradient: Callable[..., Any],
-    keep: Callable[..., Any],
+    gradient: Callable[..., Any] | None = None,
+    keep: Callable[..., Any] | None = None,
     batched: Callable[..., Any] | None = None,
 ) -> None:
     """Define ``anipot::...`` with its kernel for the CPU, shapes for the compiler, gradient and batching.
@@ -27,9 +27,10 @@ def define(
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
-    torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)
+    if gradient is not None:  # else: integers
+        torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)
     if hasattr(torch.library, "register_vmap"):  # torch 2.5 and later
-        torch.library.register_vmap(f"anipot::{name}", batched or _one_by_one(name), lib=_library)
+        torch.library.register_vmap(f"anipot::{name}", batched or one_by_one(name), lib=_library)
 
 
 def define_opaque(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -40,7 +41,9 @@ def define_opaque(schema: str, run: Callable[..., Any], fake: Callable[..., Any]
     torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
 
 
-def _one_by_one(name: str) -> Callable[..., Any]:
+def one_by_one(name: str) -> Callable[..., Any]:
+    """Return the rule for vmap that calls an operation once for each entry of the batch."""
+
     def take(argument: Any, dim: Any, i: int) -> Any:
         return argument if dim is None or isinstance(dim, list) else argument.select(dim, i)
 

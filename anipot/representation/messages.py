@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from anipot.kernels import messages as kernels
 from anipot.neighbors import Pairs
 from anipot.neighbors.traced import places
 
@@ -18,10 +19,12 @@ class HalfPairs(NamedTuple):
     second: Tensor
     vectors: Tensor
     distances: Tensor
+    #: For the native kernels; None where torch computes.
+    graph: kernels.Graph | None
 
 
-def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float) -> HalfPairs:
-    """Return one of the two directions of each pair closer than ``cutoff`` Å.
+def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float, num_atoms: int) -> HalfPairs:
+    """Return one of the two directions of each pair of ``num_atoms`` atoms that is closer than ``cutoff`` Å.
 
     An energy that depends on one of them only has its whole gradient there, and the same forces and stress.
     """
@@ -34,11 +37,33 @@ def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float) -> HalfPairs:
         keep = keep & ((vectors.detach() * vectors.detach()).sum(-1) < cutoff * cutoff)
     chosen = places(keep)
     vectors = vectors.index_select(0, chosen)
-    return HalfPairs(first[chosen], second[chosen], vectors, vectors.norm(dim=-1))
+    first, second = first[chosen], second[chosen]
+    native = kernels.covers(vectors) and first.is_cpu and first.dtype == torch.int64
+    graph = kernels.incidence(first, second, num_atoms) if native else None
+    return HalfPairs(first, second, vectors, vectors.norm(dim=-1), graph)
 
 
-def convolve(x: Tensor, filters: Tensor, pairs: HalfPairs) -> Tensor:
-    """Return y_i = Σ_j x_j ∘ W_ij (N, F) of features (N, F) and the filters W (P, F) of each pair."""
+def convolve(x: Tensor, filters: Tensor, pairs: HalfPairs, factors: Tensor | None = None) -> Tensor:
+    """Return y_i = Σ_j x_j ∘ W_ij c_ij of features (N, F) or (N, K, F), filters W (P, F) and factors c (P, 1)."""
+    if pairs.graph is not None and _native(x, filters, factors):
+        components = x if x.dim() == 3 else x[:, None]
+        return kernels.gather(components, filters, factors, pairs.graph).view(x.shape)
+    filters = filters if factors is None else filters * factors
+    filters = filters if x.dim() == 2 else filters[:, None]
     out = torch.zeros_like(x)
     out = out.index_add(0, pairs.first, x.index_select(0, pairs.second) * filters)
     return out.index_add(0, pairs.second, x.index_select(0, pairs.first) * filters)
+
+
+def convolve_along(x: Tensor, filters: Tensor, directions: Tensor, pairs: HalfPairs) -> Tensor:
+    """Return y_i = Σ_j u_ij ⊗ x_j ∘ W_ij (N, 3, F), with u (P, 3) from the first to the second atom of a pair."""
+    if pairs.graph is not None and _native(x, filters, directions):
+        return kernels.gather(x[:, None], filters, directions, pairs.graph, kernels.UP)
+    turned = directions[:, :, None] * filters[:, None]  # (P, 3, F), changes its sign with the direction of the pair
+    out = x.new_zeros(len(x), 3, x.shape[1])
+    out = out.index_add(0, pairs.first, turned * x.index_select(0, pairs.second)[:, None])
+    return out.index_add(0, pairs.second, turned * x.index_select(0, pairs.first)[:, None], alpha=-1)
+
+
+def _native(*tensors: Tensor | None) -> bool:
+    return kernels.covers(*(t for t in tensors if t is not None))

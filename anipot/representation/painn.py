@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from anipot.neighbors import Pairs
 from anipot.representation.layers import dense
 from anipot.representation.message_passing import MessagePassing, decay_of, interactions, own
-from anipot.representation.messages import HalfPairs, convolve, half_pairs
+from anipot.representation.messages import HalfPairs, convolve, convolve_along, half_pairs
 from anipot.representation.radial import BesselBasis
 
 
@@ -27,17 +29,14 @@ class PaiNNMessage(nn.Module):
             dense(num_features, num_features), own(activation), dense(num_features, 3 * num_features)
         )
 
-    def forward(self, s: Tensor, v: Tensor, filters: Tensor, unit: Tensor, pairs: HalfPairs) -> tuple[Tensor, Tensor]:
-        """Return Δs (N, F) and Δv (N, 3, F), given filters (P, 3F) and unit vectors (P, 3)."""
+    def forward(
+        self, s: Tensor, v: Tensor, filters: Sequence[Tensor], unit: Tensor, pairs: HalfPairs
+    ) -> tuple[Tensor, Tensor]:
+        """Return Δs (N, F) and Δv (N, 3, F), given W_s, W_vs and W_vv (P, F) each and unit vectors (P, 3)."""
         to_s, vs, vv = self.context(s).chunk(3, dim=-1)
-        w_s, w_vs, w_vv = filters.chunk(3, dim=-1)
+        w_s, w_vs, w_vv = filters
         ds = convolve(to_s, w_s, pairs)
-        dv = torch.zeros_like(v)
-        direction = unit[:, :, None] * w_vs[:, None]  # (P, 3, F), changes its sign with the direction of the pair
-        for there, here, sign in ((pairs.second, pairs.first, 1), (pairs.first, pairs.second, -1)):
-            carried = (v * vv[:, None]).index_select(0, there) * w_vv[:, None]
-            dv = dv.index_add(0, here, carried + sign * direction * vs.index_select(0, there)[:, None])
-        return ds, dv
+        return ds, convolve(v * vv[:, None], w_vv, pairs) + convolve_along(vs, w_vs, unit, pairs)
 
 
 class PaiNNMixing(nn.Module):
@@ -102,6 +101,9 @@ class PaiNN(MessagePassing):
     torch.Size([1, 6, 32])
     """
 
+    #: More than for SchNet: each block costs several hundred calls.
+    block_bytes = 256 * 2**20
+
     def __init__(
         self,
         num_species: int,
@@ -136,12 +138,8 @@ class PaiNN(MessagePassing):
 
     def scalars_and_vectors(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, F) and (N, 3, F), the latter turning with the molecule; arguments as ``from_pairs``."""
-        half = half_pairs(pairs, vectors, self.cutoff)
-        filters = self.filters(self.basis(half.distances))
-        decay = self.decay(half.distances)
-        filters = filters if decay is None else filters * decay
-        each = filters.split(3 * self.num_features, dim=-1)
-        each = each * self.num_interactions if self.shared_filters else each
+        half = half_pairs(pairs, vectors, self.cutoff, len(species))
+        each = self._filters(half.distances)
         unit = half.vectors / half.distances[:, None]
         real = (species >= 0)[:, None]
         s = self.embed(species)
@@ -152,6 +150,19 @@ class PaiNN(MessagePassing):
             ds, dv = mixing(s, v)
             s, v = s + torch.where(real, ds, 0.0), v + dv
         return s, v
+
+    def _filters(self, distances: Tensor) -> list[list[Tensor]]:
+        """Return W_s, W_vs and W_vv (P, F) of each round.
+
+        They are linear in the basis, so that the cutoff function is brought in there, where numbers are few.
+        """
+        basis, decay = self.basis(distances), self.decay(distances)
+        ones = torch.ones_like(distances)[:, None] if decay is None else decay
+        basis = torch.cat([basis if decay is None else basis * decay, ones], dim=-1)  # (P, K + 1)
+        weights = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=-1)
+        parts = [basis @ part.T for part in weights.split(self.num_features)]
+        rounds = [parts[i : i + 3] for i in range(0, len(parts), 3)]
+        return rounds * self.num_interactions if self.shared_filters else rounds
 
     def _bytes_per_pair(self) -> int:
         return 8 * self.num_interactions * 20 * self.num_features

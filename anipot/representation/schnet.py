@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from anipot.head.dense import GLOBAL_HOOKS, hooks_of, replaced
 from anipot.head.networks import ShiftedSoftplus
+from anipot.kernels import messages as kernels
 from anipot.neighbors import Pairs
+from anipot.representation.cutoffs import NATIVE_CUTOFFS
 from anipot.representation.layers import dense
 from anipot.representation.message_passing import MessagePassing, decay_of, interactions
 from anipot.representation.messages import HalfPairs, convolve, half_pairs
@@ -40,10 +45,12 @@ class SchNetInteraction(nn.Module):
 
     def forward(self, x: Tensor, basis: Tensor, decay: Tensor | None, pairs: HalfPairs) -> Tensor:
         """Return the corrections (N, F) to features (N, F)."""
-        filters = self.filters(basis)  # (P, num_filters)
-        if decay is not None:
-            filters = filters * decay
-        return self.outward(convolve(self.inward(x), filters, pairs))
+        return self.outward(convolve(self.inward(x), self.filters(basis), pairs, decay))
+
+    def forward_once(self, x: Tensor, filters: kernels.FilterConstants, pairs: HalfPairs) -> Tensor:
+        """Return the same from the native kernels, for one derivative by features and distances."""
+        assert pairs.graph is not None  # the kernels have covered the pairs
+        return self.outward(kernels.filtered(self.inward(x), pairs.distances, filters, pairs.graph))
 
 
 class SchNet(MessagePassing):
@@ -132,19 +139,73 @@ class SchNet(MessagePassing):
 
     def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> list[Tensor]:
         """Return the embedding and the correction of each interaction, (N, F) each."""
-        half = half_pairs(pairs, vectors, self.cutoff)
-        basis, decay = self.basis(half.distances), self.decay(half.distances)
+        half = half_pairs(pairs, vectors, self.cutoff, len(species))
+        native = self._native_filters(half)
+        if native is None:
+            basis, decay = self.basis(half.distances), self.decay(half.distances)
         real = (species >= 0)[:, None]
         x = self.embed(species)
         steps = [x]
-        for interaction in self.interactions:
-            v = torch.where(real, interaction(x, basis, decay, half), 0.0)  # ghosts would get the biases
+        for i, interaction in enumerate(self.interactions):
+            v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)  # type: ignore[operator]
+            v = torch.where(real, v, 0.0)  # ghosts would get the biases
             steps.append(v)
             x = x + v
         return steps
 
+    def _native_filters(self, half: HalfPairs) -> list[kernels.FilterConstants] | None:
+        """Return the filters of each interaction as the kernels take them; None where torch computes them."""
+        basis, decay = self.basis, self.cutoff_function
+        known = decay is None or type(decay) in NATIVE_CUTOFFS
+        if kernels.higher_derivatives() or half.graph is None or type(basis) is not GaussianBasis or not known:
+            return None
+        if torch.is_autocast_enabled("cpu") or basis.gammas.shape != basis.centers.shape:
+            return None
+        if any(GLOBAL_HOOKS) or _watched([basis] if decay is None else [basis, decay]):
+            return None
+        padding = (0, -basis.num_functions % 16)
+        constants = basis.centers, basis.gammas
+        centers, gammas = (nn.functional.pad(c.detach().to(half.distances), padding) for c in constants)
+        kind = -1 if decay is None else NATIVE_CUTOFFS[type(decay)]
+        cutoff = self.cutoff, kind, getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
+        found = []
+        for interaction in self.interactions:
+            if type(interaction) is not SchNetInteraction or _watched([interaction]):
+                return None
+            layers = _native_layers(interaction.filters, half.distances)
+            n, k = self.num_filters, basis.num_functions
+            if layers is None or [weight.shape for weight, *_ in layers] != [(n, k), (n, n)]:
+                return None
+            found.append(kernels.FilterConstants(centers, gammas, layers, *cutoff))
+        return found
+
     def _bytes_per_pair(self) -> int:
         return 8 * (self.num_interactions * 3 * self.num_filters + 3 * int(self.basis.num_functions))  # type: ignore[arg-type]
+
+
+def _watched(modules: Sequence[nn.Module]) -> bool:
+    """Whether something wants to see these modules called, or calls something else."""
+    return any(hooks_of(modules)) or replaced(modules)
+
+
+def _native_layers(filters: nn.Sequential, distances: Tensor) -> list[tuple[Tensor, Tensor | None, bool]] | None:
+    """Return weight, bias and whether an activation follows, of two layers; None where torch computes them."""
+    parts: list[Any] = list(filters)
+    if [type(part) for part in parts] not in _FILTER_PARTS or _watched([filters, *parts]):
+        return None
+    layers = [(linear.weight, linear.bias, i + 1 < len(parts)) for i, linear in enumerate(parts) if i % 2 == 0]
+    tensors = [t for weight, bias, _ in layers for t in (weight, bias) if t is not None]
+    if not kernels.covers(distances, *tensors) or not all(t.is_contiguous() for t in tensors):
+        return None
+    if any(bias is not None and bias.shape != weight.shape[:1] for weight, bias, _ in layers):
+        return None
+    return layers
+
+
+_FILTER_PARTS = (
+    [nn.Linear, ShiftedSoftplus, nn.Linear],
+    [nn.Linear, ShiftedSoftplus, nn.Linear, ShiftedSoftplus],
+)
 
 
 class ScSchNet(SchNet):
