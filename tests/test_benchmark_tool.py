@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,25 +18,32 @@ TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_worker", TOOLS / "benchmark_worker.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def worker() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        yield importlib.import_module("benchmark_worker")
+
+
+@pytest.fixture(scope="module")
+def tool(worker: ModuleType) -> ModuleType:
+    return importlib.import_module("benchmark")
+
+
+def run_tool(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """Run the tool without the shared folder and return its report and what it prints."""
+    environment = os.environ | {"ANIPOT_SHARED": str(folder), "ANIPOT_OFFLINE": "1", "ANIPOT_ZOO": ""}
+    environment["ANIPOT_CACHE"] = str(folder / "cache")
+    output = folder / "benchmark.json"
+    command = [sys.executable, str(TOOLS / "benchmark.py"), *options, "--budget", "0.01", "--repeat", "2"]
+    command += ["--threads", "1", "--output", str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(output.read_text()), done.stdout
 
 
 def test_runs_without_the_shared_folder(tmp_path: Path) -> None:
-    environment = os.environ | {"ANIPOT_SHARED": str(tmp_path), "ANIPOT_OFFLINE": "1", "ANIPOT_ZOO": ""}
-    environment["ANIPOT_CACHE"] = str(tmp_path / "cache")
-    output = tmp_path / "benchmark.json"
-    command = [sys.executable, str(TOOLS / "benchmark.py"), "--only", "energy_forces", "--no-peers"]
-    command += ["--systems", "built_water9", "--budget", "0.01", "--repeat", "2", "--threads", "1"]
-    command += ["--output", str(output)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(output.read_text())
+    options = ["--only", "energy_forces", "--no-peers", "--systems", "built_water9"]
+    report, printed = run_tool(tmp_path, *options)
     assert {"python", "torch", "anipot"} <= report["versions"].keys()
     assert {"commit", "dirty"} <= report["revision"].keys()
     assert report["peer_versions"] is None
@@ -46,7 +55,83 @@ def test_runs_without_the_shared_folder(tmp_path: Path) -> None:
         assert result["over_floor"] > 0
         assert [len(samples) > 0 for samples in result["samples_ms"]["anipot"]] == [True, True]
         assert "random" in result["weights"]["anipot"]
-    assert "built_water9" in done.stdout
+    assert "built_water9" in printed
+
+
+def test_message_passing_runs_without_peers(tmp_path: Path) -> None:
+    names = ["message_passing", "message_passing_memory", "symmetry_functions"]
+    report, printed = run_tool(tmp_path, "--quick", "--only", ",".join(names), "--no-peers", "--markdown")
+    assert [result["label"] for result in report["results"]] == [
+        *("SchNet 3×25 × 32", "SchNet 3×25 99 atoms", "PaiNN 3×20 99 atoms"),
+        *("ACSF built_benzene", "wACSF built_benzene", "AEV built_benzene"),
+    ]
+    for result in report["results"]:
+        assert not result["errors"]
+        assert result["weights"]["anipot"] == "random numbers"
+        assert result["median_ms"]["anipot"] > 0
+        assert ("over_floor" in result) == (result["case"] != "symmetry_functions")
+    batch, *boxes = report["results"][:3]
+    assert batch["per_second"]["anipot"] == pytest.approx(32e3 / batch["median_ms"]["anipot"])
+    assert all(box["us_per_atom"] > 0 and box["peak_mib"]["anipot"] > 0 for box in boxes)
+    lines = printed.splitlines()
+    assert "message_passing_memory (1 thread)" in lines
+    assert "|  | anipot, ms | ÷ floor | µs per atom | MiB |" in lines
+
+
+def test_training_steps_of_message_passing(tmp_path: Path) -> None:
+    report, _ = run_tool(tmp_path, "--quick", "--only", "message_passing_training", "--no-peers")
+    assert [result["label"] for result in report["results"]] == [
+        "SchNet 3×25 energies",
+        "SchNet 3×25 energies + forces",
+    ]
+    assert all(result["per_second"]["anipot"] > 0 and not result["errors"] for result in report["results"])
+
+
+def test_missing_peers_are_told(tmp_path: Path) -> None:
+    options = ["--quick", "--only", "message_passing", "--peer-python", str(tmp_path / "nowhere")]
+    report, printed = run_tool(tmp_path, *options)
+    assert report["peer_versions"] is None
+    assert "SchNetPack is left out" in printed
+    assert "--schnetpack" in printed
+    assert report["results"][0]["samples_ms"].keys() == {"anipot"}
+
+
+def test_best_of_schnetpack_is_the_faster_of_its_two(tool: ModuleType) -> None:
+    case = tool.Case("message_passing", "", "message_passing", {}, 1, ("anipot", "eager", "scripted"))
+    result = tool.empty_result(case)
+    result["samples_ms"] = {"anipot": [[1.0], [2.0]], "eager": [[4.0], [8.0]], "scripted": [[2.0], [6.0]]}
+    result["peak_mib"] = {"eager": 1.0, "scripted": 2.0}
+    tool.summarise(case, result)
+    assert result["median_ms"]["best"] == 4
+    assert result["median_ms"]["default"] == 6
+    assert result["ratio"]["best"] == {"ratio": pytest.approx(4 / 1.5), "min": 2, "max": 3}
+
+
+def test_floor_of_message_passing_counts_each_layer(worker: ModuleType) -> None:
+    """Four operations for each weight of the dense layers, times the rows it meets, less what cannot matter."""
+    pairs, atoms, F = 70, 10, 128
+    for kind, functions in (("schnet", 25), ("painn", 20)):
+        model = worker.Anipot().network(kind, 3, functions, "float32")
+        weights = {name: w.numel() for name, w in model.named_parameters() if w.dim() == 2 and "embedding" not in name}
+        filters = sum(n for name, n in weights.items() if ".filters." in name)
+        turning = sum(n for name, n in weights.items() if name.endswith("mix.weight"))  # each with three directions
+        rest = sum(weights.values()) - filters - turning
+        free = (F * F, 0) if kind == "schnet" else (5 * F * F, functions * F)
+        expected = 4 * (atoms * (rest + 3 * turning - free[0]) + pairs * (filters - free[1]))
+        assert worker.messages.product_flop(kind, 3, functions, pairs, atoms) == expected
+
+
+def test_pools_have_molecules_of_the_size_asked_for(worker: ModuleType) -> None:
+    molecules = worker.messages.pool("built_pool", 5)
+    assert [len(one.numbers) for one in molecules] == [17, 20, 17, 20, 17]
+    found = worker.messages.graph(molecules, 5.0)
+    assert len(found.numbers) == 91
+    assert (found.molecule[found.center] == found.molecule[found.neighbor]).all()
+    box = worker.structure("built_water30")
+    found = worker.messages.graph([box], 5.0)
+    vectors = found.positions[found.neighbor] + found.offsets - found.positions[found.center]
+    assert (vectors**2).sum(1).max() <= 25
+    assert len(found.center) % 2 == 0
 
 
 def test_operations_are_those_of_the_reference(shared: Path, worker: ModuleType) -> None:

@@ -1,20 +1,28 @@
-"""Time anipot and, where it is installed, TorchANI 2.9, in turn; print tables and write a dated JSON file.
+"""Time anipot and, where they are installed, its peers, in turn; print tables and write a dated JSON file.
 
     python tools/benchmark.py [--quick] [--only NAME,...] [--threads 1,2] [--repeat N] [--output FILE.json]
-                              [--no-peers] [--peer-python PATH] [--systems NAME,...] [--budget SECONDS]
+                              [--no-peers] [--peer-python PATH] [--schnetpack PATH] [--systems NAME,...]
+                              [--budget SECONDS] [--markdown]
+    python tools/benchmark.py --show FILE.json [--markdown]
 
-Names: energy_forces, ase_md, stress, batch, hessian, training, startup, scaling, busy. ``--quick`` takes a few of
-them, below two minutes. Systems and weights come from $ANIPOT_SHARED, by default ../shared; without it systems
-are made from a seed and have names of their own.
+Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, training, startup, scaling, busy.
+With SchNetPack 2.2 and the SchNet of PyTorch Geometric: message_passing, message_passing_training,
+message_passing_memory. Without a peer: symmetry_functions. ``--quick`` takes a few of them, below two minutes. Systems
+and weights come from $ANIPOT_SHARED, by default ../shared; without it systems are made from a seed and have names of
+their own. ``--markdown`` prints tables for docs/performance.md, ``--show`` those of an earlier run.
 
 Machines are shared and noisy, so libraries are timed in turn, anipot, TorchANI, anipot, TorchANI, …, several rounds of
 them. Shown are medians of the rounds' medians in ms, the ratio of them with the smallest and largest ratio of a round,
-and how far anipot is from the floor: operations of the networks at the rate of matrix products measured at the start,
+and how far anipot is from the floor: operations of the networks at the best rate of matrix products measured meanwhile,
 plus those of the features at half that rate (sums and products do not come in pairs there). No program reaches that
-floor with few atoms, since the rate is one of products with many rows.
+floor with few atoms, since the rate is one of products with many rows. The floor of message passing counts products
+only; ``product_flop`` in benchmark_messages.py has the formula.
 
-TorchANI runs with memory allocation tuned by environment variables, which makes it up to 1.8 times faster; anipot runs
-as it is. "best" and "default" are explained in benchmark_worker.py. Ctrl-C writes what there is.
+Peers run with memory allocation tuned by environment variables, which makes them up to 1.8 times faster, except in
+message_passing_memory, since they keep more memory then; anipot runs as it is. "best" and "default" of TorchANI are
+explained in benchmark_worker.py; of SchNetPack "default" is eager, and "best" the faster of eager and scripted. In
+message passing anipot searches for neighbors in every call, while peers have their lists for nothing. Ctrl-C writes
+what there is.
 """
 
 from __future__ import annotations
@@ -28,13 +36,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmark_tables import markdown, table
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +56,10 @@ PEER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
     "TORCHANI_NO_WARN_EXTENSIONS": "1",
 }
-PEERS = ("best", "default")
+#: Who is run for each peer; "best" and "default" of SchNetPack are found from its two afterwards.
+PEER_GROUPS = {"TorchANI": ("best", "default"), "SchNetPack": ("eager", "scripted"), "PyG": ("pyg",)}
+PEERS = PEER_GROUPS["TorchANI"]
+SCHNETPACK = PEER_GROUPS["SchNetPack"]
 #: Systems where the shared folder is, and the like of them made from a seed where it is not.
 SYSTEMS = {
     "benzene": "built_benzene",
@@ -60,10 +72,21 @@ SYSTEMS = {
     "water801": "built_water801",
     "water1200": "built_water1200",
 }
-NAMES = ("energy_forces", "ase_md", "stress", "batch", "hessian", "training", "startup", "scaling", "busy")
-QUICK_NAMES = ("energy_forces", "ase_md", "batch", "training", "scaling")
-#: TorchANI is not asked for more atoms than this.
+NAMES = (
+    *("energy_forces", "ase_md", "stress", "batch", "hessian", "training", "startup", "scaling", "busy"),
+    *("message_passing", "message_passing_training", "message_passing_memory", "symmetry_functions"),
+)
+QUICK_NAMES = ("energy_forces", "ase_md", "batch", "training", "scaling", "message_passing")
+#: TorchANI is not asked for more atoms than this, nor is SchNetPack for more than that.
 PEER_ATOMS = 1200
+SCHNETPACK_ATOMS = 3000
+#: Kind, interactions and functions of the distance.
+SCHNET_3, SCHNET_6, PAINN = ("schnet", 3, 25), ("schnet", 6, 50), ("painn", 3, 20)
+MESSAGE_PASSING = (SCHNET_3, ("schnet", 3, 50), ("schnet", 6, 25), SCHNET_6, PAINN)
+#: What a process may take in message_passing_memory.
+MEMORY_GIB = 16
+#: Rounds of what takes long.
+MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2}
 ENSEMBLE = {"model": "ani1x", "members": 8, "dtype": "float32"}
 
 
@@ -82,6 +105,8 @@ class Case:
     has_floor: bool = False
     #: Whether each measurement has a process of its own.
     fresh: bool = False
+    #: Whether peers have memory allocation tuned, which takes less time and more memory.
+    tuned: bool = True
     #: Molecules or conformers of one call, and atoms, for rates.
     items: int = 0
     atoms: int = 0
@@ -171,6 +196,55 @@ class Plan:
                 atoms=atoms,
             )
 
+    def message_passing(self, threads: int) -> Iterator[Case]:
+        data = "pool" if self.shared else "built_pool"
+        for which in MESSAGE_PASSING[:1] if self.quick else MESSAGE_PASSING:
+            for molecules in (32,) if self.quick else (32, 256):
+                args = {"data": data, "molecules": molecules, **network(which)}
+                label = f"{network_label(which)} × {molecules}"
+                who = graph_configurations(which)
+                yield Case(
+                    "message_passing", label, "message_passing", args, threads, who, has_floor=True, items=molecules
+                )
+
+    def message_passing_training(self, threads: int) -> Iterator[Case]:
+        data = "pool" if self.shared else "built_pool"
+        for which in (SCHNET_3,) if self.quick else (SCHNET_3, SCHNET_6, PAINN):
+            for forces in (False, True):
+                label = f"{network_label(which)} {'energies + forces' if forces else 'energies'}"
+                args = {"data": data, "forces": forces, **network(which)}
+                sampling = {"at_least": 4, "at_most": 8, "enough": 100.0}
+                who, name = graph_configurations(which), "message_passing_training"
+                yield Case(name, label, name, args, threads, who, sampling, items=32)
+
+    def message_passing_memory(self, threads: int) -> Iterator[Case]:
+        if threads != self.options.threads[-1]:
+            return
+        sampling = {"warm_least": 1, "limit_gib": MEMORY_GIB}
+        for which in (SCHNET_3, PAINN):
+            for atoms in (99,) if self.quick else (99, 300, 999, 3000, 9999, 30000):
+                args = {"system": f"built_water{atoms}", **network(which)}
+                who = ("anipot", "eager") if atoms <= SCHNETPACK_ATOMS else ("anipot",)
+                yield Case(
+                    "message_passing_memory",
+                    f"{network_label(which)} {atoms} atoms",
+                    "message_passing",
+                    args,
+                    threads,
+                    who,
+                    sampling,
+                    has_floor=True,
+                    fresh=True,
+                    tuned=False,
+                    atoms=atoms,
+                )
+
+    def symmetry_functions(self, threads: int) -> Iterator[Case]:
+        for system in self.systems(*(("benzene",) if self.quick else ("benzene", "tripeptide58", "water150"))):
+            for kind, label in (("acsf", "ACSF"), ("wacsf", "wACSF"), ("aev", "AEV")):
+                args = {"system": system, "kind": kind, "dtype": "float32"}
+                yield Case("symmetry_functions", f"{label} {system}", "symmetry_functions", args, threads, ("anipot",))
+
     def busy(self, threads: int) -> Iterator[Case]:
         if threads != self.options.threads[-1]:
             return  # two threads whatever was asked for, so once is enough
@@ -180,6 +254,20 @@ class Plan:
             yield Case("busy", system, "energy_forces", args, 2, ("anipot", "busy"), {"at_most": 2000})
 
 
+def network(which: tuple[str, int, int]) -> dict[str, Any]:
+    return {"kind": which[0], "interactions": which[1], "functions": which[2], "dtype": "float32"}
+
+
+def network_label(which: tuple[str, int, int]) -> str:
+    kind, interactions, functions = which
+    return f"{'SchNet' if kind == 'schnet' else 'PaiNN'} {interactions}×{functions}"
+
+
+def graph_configurations(which: tuple[str, int, int]) -> tuple[str, ...]:
+    """Return who can compute it; PyTorch Geometric has no PaiNN."""
+    return ("anipot", *SCHNETPACK, *(PEER_GROUPS["PyG"] if which[0] == "schnet" else ()))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Processes
 
@@ -187,13 +275,24 @@ class Plan:
 class WorkerProcess:
     """A worker that answers one request at a time."""
 
-    def __init__(self, python: str, configuration: str, threads: int, cores: set[int] | None = None) -> None:
+    def __init__(
+        self,
+        python: str,
+        configuration: str,
+        threads: int,
+        cores: set[int] | None = None,
+        schnetpack: Path | None = None,
+        tuned: bool = True,
+    ) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "ANIPOT_SHARED": str(SHARED.resolve())}
+        first = None
         if configuration == "anipot":  # this checkout, not whatever is installed
-            path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-            environment["PYTHONPATH"] = path
+            first = str(ROOT)
         else:
-            environment |= PEER_ENVIRONMENT
+            environment |= PEER_ENVIRONMENT if tuned else {}
+            if configuration in SCHNETPACK and schnetpack is not None:
+                first = str(schnetpack.resolve())
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [first, os.environ.get("PYTHONPATH")]))
         self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by end)
         command = [python, str(WORKER), configuration, str(threads)]
         # A session of its own, so that Ctrl-C reaches the parent only.
@@ -234,14 +333,14 @@ class WorkerProcess:
 class Pool:
     """Workers by configuration and threads, started when first asked."""
 
-    def __init__(self, python: dict[str, str]) -> None:
-        self.python = python
+    def __init__(self, peer_python: str, schnetpack: Path | None = None) -> None:
+        self.peer_python, self.schnetpack = peer_python, schnetpack
         self.workers: dict[tuple[Any, ...], WorkerProcess] = {}
 
     def ask(self, case: Case, configuration: str, sampling: dict[str, Any]) -> dict[str, Any]:
         library = "anipot" if configuration == "busy" else configuration
         if case.fresh:
-            worker = WorkerProcess(self.python[library], library, case.threads)
+            worker = self.start(library, case.threads, tuned=case.tuned)
             try:
                 return worker.ask(case.task, case.args, sampling)
             finally:
@@ -258,8 +357,12 @@ class Pool:
         if key in self.workers and self.workers[key].process.poll() is not None:
             self.workers.pop(key).end()
         if key not in self.workers:
-            self.workers[key] = WorkerProcess(self.python[library], library, threads, cores)
+            self.workers[key] = self.start(library, threads, cores)
         return self.workers[key]
+
+    def start(self, library: str, threads: int, cores: set[int] | None = None, tuned: bool = True) -> WorkerProcess:
+        python = sys.executable if library == "anipot" else self.peer_python
+        return WorkerProcess(python, library, threads, cores, self.schnetpack, tuned)
 
     def end(self) -> None:
         for worker in self.workers.values():
@@ -300,7 +403,7 @@ def measure(case: Case, result: dict[str, Any], pool: Pool, rounds: int, budget:
     for turn in range(rounds):
         for configuration in case.configurations:
             bar.update()
-            if configuration in result["errors"] or (case.name == "scaling" and turn >= 3):
+            if configuration in result["errors"] or turn >= MOST_ROUNDS.get(case.name, rounds):
                 continue
             bar.set_postfix_str(f"{case.name} {case.label} {configuration}")
             answer = pool.ask(case, configuration, {} if case.task == "startup" else sampling)
@@ -313,20 +416,36 @@ def measure(case: Case, result: dict[str, Any], pool: Pool, rounds: int, budget:
             result["weights"][configuration] = answer.get("weights")
 
 
-def add_floor(case: Case, result: dict[str, Any], pool: Pool, rates: dict[str, float]) -> None:
-    """Add operations and the time in ms that they take at the measured rate."""
+def add_operations(case: Case, result: dict[str, Any], pool: Pool, rates: dict[str, float]) -> None:
+    """Add operations, and look once more for a better rate of products: what else runs can hide it for a while."""
+    worker, key = pool.worker("anipot", case.threads), f"{case.args['dtype']}_{case.threads}t"
+    answer = worker.ask("count", {"task": case.task, "args": case.args})
+    if "error" not in answer:
+        result["operations"] = answer
+    answer = worker.ask("rate", {"dtype": case.args["dtype"], "budget": 0.05})
+    rates[key] = max(rates.get(key, 0.0), answer.get("gflops", 0.0))
+
+
+def add_floor(case: Case, result: dict[str, Any], rates: dict[str, float]) -> None:
+    """Add the time in ms that the operations take at the best rate, and how far anipot is from it."""
     rate = rates.get(f"{case.args['dtype']}_{case.threads}t")
-    answer = pool.worker("anipot", case.threads).ask("count", {"task": case.task, "args": case.args})
-    if rate is None or "error" in answer:
-        return
-    floor = (answer["network_flop"] + 2 * answer["aev_flop"]) / (rate * 1e6)
-    result |= {"operations": answer, "floor_ms": floor}
+    if rate and "operations" in result:
+        operations = result["operations"]
+        result["floor_ms"] = (operations["network_flop"] + 2 * operations["aev_flop"]) / (rate * 1e6)
+        if "anipot" in result["median_ms"]:
+            result["over_floor"] = result["median_ms"]["anipot"] / result["floor_ms"]
 
 
 def summarise(case: Case, result: dict[str, Any]) -> None:
-    """Add medians of rounds, ratios to anipot with their spread, and the distance from the floor."""
+    """Add medians of rounds, and ratios to anipot with their spread."""
     rounds = {who: [median(samples) for samples in all_] for who, all_ in result["samples_ms"].items()}
     result["median_ms"] = {who: median(values) for who, values in rounds.items()}
+    if here := [who for who in SCHNETPACK if who in rounds]:
+        best = min(here, key=result["median_ms"].__getitem__)
+        for name, who in (("best", best), ("default", "eager")):
+            if who in rounds and (name == "default" or "scripted" in case.configurations):
+                rounds[name], result["median_ms"][name] = rounds[who], result["median_ms"][who]
+                result["peak_mib"][name] = result["peak_mib"][who]
     ours = result["median_ms"].get("anipot")
     if ours is None:
         return
@@ -334,8 +453,6 @@ def summarise(case: Case, result: dict[str, Any]) -> None:
     for who in rounds.keys() - {"anipot"}:
         each = [theirs / mine for theirs, mine in zip(rounds[who], rounds["anipot"], strict=False)]
         result["ratio"][who] = {"ratio": result["median_ms"][who] / ours, "min": min(each), "max": max(each)}
-    if "floor_ms" in result:
-        result["over_floor"] = ours / result["floor_ms"]
     if case.items:
         result["per_second"] = {who: 1e3 * case.items / value for who, value in result["median_ms"].items()}
     if case.atoms:
@@ -363,53 +480,7 @@ def measure_rates(pool: Pool, threads: list[int], dtypes: list[str], budget: flo
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Telling
-
-
-def number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def ratio(result: dict[str, Any], who: str) -> str:
-    found = result.get("ratio", {}).get(who)
-    return f"{number(found['ratio'])} ({number(found['min'])}–{number(found['max'])})" if found else "–"
-
-
-def remarks(result: dict[str, Any]) -> str:
-    """Return rates, memory and errors of a line."""
-    told = []
-    if "per_second" in result:
-        unit = "conformers" if result["case"] == "training" else "molecules"
-        told.append(f"{number(result['per_second'].get('anipot'))} {unit}/s")
-    if "us_per_atom" in result:
-        told += [f"{number(result['us_per_atom'])} µs/atom", f"{number(result['peak_mib']['anipot'])} MiB"]
-    if "p99_ms" in result:
-        told.append("99 %: " + " → ".join(number(value) for value in result["p99_ms"].values()))
-    told += [f"{who} failed: {error.splitlines()[-1][:80]}" for who, error in result["errors"].items()]
-    return ", ".join(told)
-
-
-def table(results: list[dict[str, Any]], peers: bool) -> str:
-    """Return one table of all results."""
-    shown = ["case", "what", "threads", "anipot ms", "/ floor"]
-    if peers:
-        shown += ["best ms", "best / anipot", "default ms", "default / anipot"]
-    busy = any(result["case"] == "busy" for result in results)
-    shown += ["busy ms", "busy / alone"] * busy + ["remarks"]
-    lines = [shown, ["---"] * len(shown)]
-    for result in results:
-        medians = result.get("median_ms", {})
-        line = [result["case"], result["label"], str(result["threads"]), number(medians.get("anipot"))]
-        line.append(number(result.get("over_floor")))
-        for who in (*(PEERS if peers else ()), *(("busy",) if busy else ())):
-            line += [number(medians.get(who)), ratio(result, who)]
-        lines.append([*line, remarks(result)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+# Where and what
 
 
 def machine() -> dict[str, Any]:
@@ -446,9 +517,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, help="rounds (5; 2 with --quick)")
     parser.add_argument("--output", type=Path, help="JSON file (benchmark-YYYY-MM-DD.json)")
     parser.add_argument("--no-peers", action="store_true", help="anipot only")
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has TorchANI 2.9")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has TorchANI 2.9 and others")
+    parser.add_argument("--schnetpack", type=Path, help="folder that holds the package schnetpack, if not installed")
     parser.add_argument("--systems", type=words, help="instead of the usual ones; built_water30 and the like also")
     parser.add_argument("--budget", type=float, help="seconds of one measurement (0.5; 0.2 with --quick)")
+    parser.add_argument("--markdown", action="store_true", help="print tables for docs/performance.md")
+    parser.add_argument("--show", type=Path, help="print the tables of an earlier run and measure nothing")
     options = parser.parse_args()
     cores = machine()["cores"] or 1
     options.only = options.only or (QUICK_NAMES if options.quick else NAMES)
@@ -465,21 +539,26 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def peer_versions(options: argparse.Namespace, pool: Pool) -> dict[str, Any] | None:
-    """Return the versions of the peer, or None, with a line that says why, where it cannot take part."""
-    if options.no_peers:
-        return None
-    if not (SHARED / "weights" / "ani-model-zoo" / "resources").is_dir():
-        print("TorchANI is left out: it reads the weights from the shared folder (set ANIPOT_SHARED).")
-        return None
-    try:
-        answer = pool.worker("best", options.threads[0]).ask("versions", {})
-    except OSError as error:
-        answer = {"error": str(error)}
-    if "error" in answer:
-        print(f"TorchANI is left out: {options.peer_python} cannot import it ({answer['error']}).")
-        return None
-    return answer
+def peer_versions(options: argparse.Namespace, pool: Pool, cases: list[Case]) -> dict[str, Any]:
+    """Return the versions of the peers that the cases ask for, with a line that says why one cannot take part."""
+    found: dict[str, Any] = {}
+    for peer, group in PEER_GROUPS.items():
+        if options.no_peers or not any(who in group for case in cases for who in case.configurations):
+            continue
+        if peer == "TorchANI" and not (SHARED / "weights" / "ani-model-zoo" / "resources").is_dir():
+            print("TorchANI is left out: it reads the weights from the shared folder (set ANIPOT_SHARED).")
+            continue
+        try:
+            answer = pool.worker(group[0], options.threads[0]).ask("versions", {})
+        except OSError as error:
+            answer = {"error": str(error)}
+        if "error" in answer:
+            print(f"{peer} is left out: {options.peer_python} cannot import it ({answer['error']}).")
+            if peer == "SchNetPack":
+                print("  --schnetpack takes the folder of its source (src), --peer-python an interpreter that has it.")
+            continue
+        found[peer] = answer
+    return found
 
 
 def run(options: argparse.Namespace, pool: Pool, report: dict[str, Any]) -> None:
@@ -488,38 +567,48 @@ def run(options: argparse.Namespace, pool: Pool, report: dict[str, Any]) -> None
     if "error" in report["versions"]:
         raise SystemExit(f"anipot cannot be measured: {report['versions']['error']}")
     report["backends"] = report["versions"].pop("backends")
-    report["peer_versions"] = peer_versions(options, pool)
     cases = list(Plan(options).cases())
+    found = peer_versions(options, pool, cases)
+    report["peer_versions"] = found or None
     dtypes = sorted({case.args["dtype"] for case in cases if case.has_floor})
     report["gflops"] = measure_rates(pool, options.threads, dtypes, min(1.5, 2 * options.budget))
-    if report["peer_versions"] is None:
-        here = [tuple(who for who in case.configurations if who not in PEERS) for case in cases]
-        cases = [Case(**(vars(case) | {"configurations": who})) for case, who in zip(cases, here, strict=True)]
+    missing = {who for peer, group in PEER_GROUPS.items() if peer not in found for who in group}
+    here = [tuple(who for who in case.configurations if who not in missing) for case in cases]
+    cases = [replace(case, configurations=who) for case, who in zip(cases, here, strict=True)]
     total = options.repeat * sum(len(case.configurations) for case in cases)
-    with tqdm(total=total, file=sys.stderr, unit="measurement", dynamic_ncols=True) as bar:
-        for case in cases:
-            result = empty_result(case)
-            report["results"].append(result)
-            try:
-                measure(case, result, pool, options.repeat, options.budget, bar)
-                if case.has_floor:
-                    add_floor(case, result, pool, report["gflops"])
-            finally:
-                summarise(case, result)
+    try:
+        with tqdm(total=total, file=sys.stderr, unit="measurement", dynamic_ncols=True) as bar:
+            for case in cases:
+                result = empty_result(case)
+                report["results"].append(result)
+                try:
+                    measure(case, result, pool, options.repeat, options.budget, bar)
+                    if case.has_floor:
+                        add_operations(case, result, pool, report["gflops"])
+                finally:
+                    summarise(case, result)
+    finally:
+        for case, result in zip(cases, report["results"], strict=False):
+            if case.has_floor:
+                add_floor(case, result, report["gflops"])
 
 
-def tell(report: dict[str, Any]) -> None:
+def tell(report: dict[str, Any], as_markdown: bool) -> None:
     print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; {report['versions']}")
-    if report.get("peer_versions"):
-        print(f"peer: {report['peer_versions']}")
-    print("products: " + ", ".join(f"{key} {value:.0f} GFLOP/s" for key, value in report.get("gflops", {}).items()))
+    for peer, versions in (report.get("peer_versions") or {}).items():
+        print(f"peer: {peer} {versions}")
+    if rates := report.get("gflops"):
+        print("products: " + ", ".join(f"{key} {value:.0f} GFLOP/s" for key, value in rates.items()))
     weights = {text for result in report["results"] for text in result["weights"].values() if text}
     print(f"weights: {'; '.join(sorted(weights))}\n")
-    print(table(report["results"], bool(report.get("peer_versions"))))
+    print(markdown(report["results"]) if as_markdown else table(report["results"], bool(report.get("peer_versions"))))
 
 
 def main() -> None:
     options = parse()
+    if options.show:
+        tell(json.loads(options.show.read_text()), options.markdown)
+        return
     report: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -530,7 +619,7 @@ def main() -> None:
         "interrupted": False,
         "results": [],
     }
-    pool = Pool({"anipot": sys.executable, "best": options.peer_python, "default": options.peer_python})
+    pool = Pool(options.peer_python, options.schnetpack)
     try:
         run(options, pool, report)
     except KeyboardInterrupt:
@@ -540,7 +629,7 @@ def main() -> None:
         pool.end()
     options.output.write_text(json.dumps(report, indent=1) + "\n")
     if "versions" in report:
-        tell(report)
+        tell(report, options.markdown)
     print(f"\nwritten to {options.output}")
 
 

@@ -1,11 +1,11 @@
-"""One process of tools/benchmark.py: prepares a task with anipot or TorchANI, times it, and answers in JSON lines.
+"""One process of tools/benchmark.py: prepares a task with anipot or a peer, times it, and answers in JSON lines.
 
-    python tools/benchmark_worker.py anipot|best|default THREADS
+    python tools/benchmark_worker.py anipot|best|default|eager|scripted|pyg THREADS
 
 ``best`` is the fastest way that TorchANI offers on a CPU (scripted, networks merged for inference, its adaptive or
-cell list), ``default`` what a user gets without options (eager, all pairs). Each line read is {"task", "args",
-"sampling"}; each line written has "samples" in ms and "peak_mib", or "error". Also holds the systems and the count of
-operations.
+cell list), ``default`` what a user gets without options (eager, all pairs); ``eager`` and ``scripted`` are SchNetPack
+and ``pyg`` PyTorch Geometric, both in benchmark_messages.py. Each line read is {"task", "args", "sampling"}; each line
+written has "samples" in ms and "peak_mib", or "error". Also holds the count of operations.
 """
 
 import time
@@ -19,7 +19,6 @@ NUMPY_SECONDS = time.perf_counter() - _START
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
-import re  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
@@ -27,10 +26,11 @@ from collections.abc import Callable  # noqa: E402
 from functools import lru_cache  # noqa: E402
 from itertools import pairwise  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
+from typing import Any  # noqa: E402
 
-SHARED = Path(os.environ.get("ANIPOT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-SYSTEMS = SHARED / "bench" / "systems"
+import benchmark_messages as messages  # noqa: E402
+from benchmark_systems import SHARED, Structure, batch, data_set, flat, padded, structure  # noqa: E402
+
 WEIGHTS = SHARED / "weights" / "ani-model-zoo" / "resources"
 INFO_FILES = {"ani1x": "ani-1x_8x.info", "ani2x": "ani-2x_8x.info"}
 MEMBERS = 8
@@ -56,98 +56,10 @@ PAIR_FLOP = 450
 TRIPLE_FLOP = {"ani1x": 400, "ani2x": 500}
 SELF_ENERGIES = {"H": -0.600953, "C": -38.083163, "N": -54.707757, "O": -75.194466}
 TRAINING_BATCH, TRAINING_STEPS = 256, 8
-#: Molecules of a flat batch stand this far apart, Å.
-APART = 25.0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Systems: from the shared folder, or made here from a seed
-
-
-class Structure(NamedTuple):
-    numbers: np.ndarray  # (A,)
-    positions: np.ndarray  # (A, 3) Å
-    cell: np.ndarray | None  # (3, 3) Å; periodic along all axes, or None
-
-
-def structure(name: str) -> Structure:
-    """Return a system by its name: ``water``, ``built_…``, or a file of the shared folder."""
-    if name in ("water", "built_benzene"):
-        from ase.build import molecule
-
-        atoms = molecule("H2O" if name == "water" else "C6H6")
-        return Structure(atoms.numbers.copy(), atoms.positions.copy(), None)
-    if match := re.fullmatch(r"built_(water|alkane)(\d+)", name):
-        atoms = int(match[2])
-        return water_box(atoms // 3) if match[1] == "water" else alkane((atoms - 2) // 3)
-    path = SYSTEMS / f"{name}.xyz"
-    if not path.is_file():
-        raise ValueError(f"no system is named {name!r}: there is no {path.name} in the shared folder")
-    from ase.io import read
-
-    atoms = read(path, format="extxyz")
-    return Structure(atoms.numbers.copy(), atoms.positions.copy(), atoms.cell.array.copy() if atoms.pbc.all() else None)
-
-
-def water_box(molecules: int, seed: int = 0) -> Structure:
-    """Return water at 0.997 g/mL: molecules on a grid, each turned at random; some grid points stay empty."""
-    rng = np.random.default_rng(seed)
-    side = (molecules * 18.01528 / (0.997 * 0.602214)) ** (1 / 3)
-    points = int(np.ceil(molecules ** (1 / 3) - 1e-9))
-    chosen = np.sort(rng.permutation(points**3)[:molecules])
-    centers = np.stack(np.unravel_index(chosen, (points,) * 3), axis=1) * side / points
-    water = np.array([[0.0, 0.0, 0.0], [0.9572, 0.0, 0.0], [-0.2399, 0.9266, 0.0]])
-    rotations = np.linalg.qr(rng.normal(size=(molecules, 3, 3)))[0]
-    positions = centers[:, None] + water @ rotations
-    return Structure(np.tile([8, 1, 1], molecules), positions.reshape(-1, 3), side * np.eye(3))
-
-
-def alkane(carbons: int, seed: int = 0) -> Structure:
-    """Return an outstretched alkane whose atoms are displaced a little at random."""
-    k = np.arange(-1, carbons + 1)  # the first and last stand for the hydrogens at the ends
-    zigzag = np.stack([1.27 * k, 0.87 * (k % 2), 0 * k], axis=1)
-    chain = zigzag[1:-1]
-    ends = np.array([chain[i] + (zigzag[j] - chain[i]) * 1.09 / 1.54 for i, j in ((0, 0), (-1, -1))])
-    away = np.where(k[1:-1] % 2, 1.0, -1.0)[:, None] * np.array([0.0, 0.63, 0.0])
-    sides = [chain + away + np.array([0.0, 0.0, z]) for z in (-0.89, 0.89)]
-    positions = np.concatenate([chain, ends, *sides])
-    numbers = np.array([6] * carbons + [1] * (2 * carbons + 2))
-    return Structure(numbers, positions + np.random.default_rng(seed).normal(scale=0.03, size=positions.shape), None)
-
-
-def data_set(name: str) -> dict[str, np.ndarray]:
-    """Return Z (B, A) with ghosts -1 and X (B, A, 3) of ``batch20``, and E and F of ``train10k``."""
-    path = SYSTEMS / f"{name}.npz"
-    if path.is_file():
-        return dict(np.load(path))
-    if name not in ("built_batch", "built_train"):
-        raise ValueError(f"no data set is named {name!r}: there is no {path.name} in the shared folder")
-    rng = np.random.default_rng(0)
-    chains = [alkane(n) for n in (4, 5, 6, 7)]
-    widest = max(len(chain.numbers) for chain in chains)
-    Z, X = np.full((2560, widest), -1), np.zeros((2560, widest, 3))
-    for row, which in enumerate(rng.integers(len(chains), size=len(Z))):
-        n = len(chains[which].numbers)
-        Z[row, :n] = chains[which].numbers
-        X[row, :n] = chains[which].positions + rng.normal(scale=0.03, size=(n, 3))
-    # The labels serve to time a training step, not to learn anything.
-    return {"Z": Z, "X": X, "E": rng.normal(size=len(Z)), "F": rng.normal(scale=0.01, size=X.shape)}
-
-
-def batch(name: str, molecules: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return species (B, A) and positions (B, A, 3) of the first molecules, no wider than the largest of them."""
-    data = data_set(name)
-    species, positions = data["Z"][:molecules], data["X"][:molecules]
-    width = int((species > 0).sum(1).max())
-    return species[:, :width], positions[:, :width]
-
-
-def flat(species: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a batch as one molecule, on a grid so wide that no two see each other."""
-    side = int(np.ceil(len(species) ** (1 / 3)))
-    grid = np.stack(np.unravel_index(np.arange(len(species)), (side,) * 3), axis=1) * APART
-    real = species > 0
-    return species[real][None], (positions + grid[:, None])[real][None]
+#: Symmetry functions with as many radial and angular terms as the AEV of ANI-1x, and its cutoffs.
+SYMMETRY = {"num_radial": RADIAL, "num_widths": 4, "zetas": (1.0, 2.0, 4.0, 8.0), "angular_cutoff": 3.5}
+SYMMETRY_CUTOFF = 5.2
+ELEMENTS = ("H", "C", "N", "O")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,6 +109,8 @@ def operations(
 
 def count(task: str, args: dict[str, Any]) -> dict[str, int]:
     """Return the operations of energies and forces of a task."""
+    if task == "message_passing":
+        return messages.operations(**args)
     if task == "batch":
         numbers, positions = batch(args["data"], args["molecules"])
         return operations(args["model"], numbers, positions, None, args["members"])
@@ -370,6 +284,82 @@ class Anipot:
         self.weights = "random numbers, as they should be"
         return training_step(self._random("ani1x", 1), data, forces)
 
+    def network(self, kind: str, interactions: int, functions: int, dtype: str) -> Any:
+        """Return a potential of SchNet or PaiNN with random weights."""
+        import torch
+
+        import anipot
+
+        torch.manual_seed(0)
+        self.weights = messages.SchNetPack.weights
+        basis = anipot.GaussianBasis.equidistant(functions, messages.CUTOFF)
+        body, activation = (anipot.PaiNN, torch.nn.SiLU()) if kind == "painn" else (anipot.SchNet, None)
+        features = body(len(ELEMENTS), messages.FEATURES, interactions, messages.CUTOFF, basis)
+        head = anipot.Atomwise.pyramid(messages.FEATURES, activation)
+        shifter = anipot.EnergyShifter([SELF_ENERGIES[symbol] for symbol in ELEMENTS])
+        return anipot.Potential(ELEMENTS, features, head, shifter).to(getattr(torch, dtype))
+
+    def message_passing(
+        self, kind: str, interactions: int, functions: int, dtype: str, **which: Any
+    ) -> Callable[[], Any]:
+        import torch
+
+        import anipot
+
+        model = self.network(kind, interactions, functions, dtype).eval().requires_grad_(False)
+        molecules = messages.molecules_of(**which)
+        numbers, positions = padded(molecules)
+        species, coordinates = torch.tensor(numbers), torch.tensor(positions, dtype=model.dtype)
+        cell = molecules[0].cell
+        if cell is None:
+            return lambda: anipot.single_point(model, species, coordinates)
+        lattice, pbc = torch.tensor(cell, dtype=model.dtype), torch.ones(3, dtype=torch.bool)
+        return lambda: anipot.single_point(model, species, coordinates, lattice, pbc)
+
+    def message_passing_training(self, data: str, forces: bool, **which: Any) -> Callable[[], Any]:
+        import torch
+
+        model = self.network(**which).train()
+
+        def predict(batch: tuple[Any, Any]) -> tuple[Any, Any]:
+            species, coordinates = batch[0], batch[1].clone().requires_grad_(forces)
+            energies = model((species, coordinates)).energies
+            if not forces:
+                return energies, None
+            return energies, -torch.autograd.grad(energies.sum(), coordinates, create_graph=True)[0]
+
+        batches = []
+        for molecules in messages.training_batches(data):
+            numbers, positions = padded(molecules)
+            inputs = torch.tensor(numbers), torch.tensor(positions, dtype=model.dtype)
+            real = numbers > 0
+            batches.append((inputs, real / real.sum(1, keepdims=True)))
+        return messages.training_step(model.parameters(), predict, batches, model.dtype, forces)
+
+    def symmetry_functions(self, system: str, kind: str, dtype: str) -> Callable[[], Any]:
+        """Symmetry functions, or the AEV of as many, before one network for each element."""
+        import torch
+
+        import anipot
+
+        torch.manual_seed(0)
+        self.weights = messages.SchNetPack.weights
+        if kind == "aev":
+            features = anipot.AEVComputer.like_1x(len(ELEMENTS))
+        elif kind == "acsf":
+            features = anipot.ACSF.shifted(len(ELEMENTS), SYMMETRY_CUTOFF, **SYMMETRY)
+        else:
+            features = anipot.wACSF.shifted(ELEMENTS, SYMMETRY_CUTOFF, **SYMMETRY)
+        hidden = HIDDEN["ani1x"].values()
+        networks = [anipot.AtomicNetwork((features.num_features, *h, 1), anipot.CELU(0.1)) for h in hidden]
+        shifter = anipot.EnergyShifter([SELF_ENERGIES[symbol] for symbol in ELEMENTS])
+        model = anipot.Potential(ELEMENTS, features, anipot.ANIModel(networks), shifter).to(getattr(torch, dtype))
+        numbers, positions, cell = structure(system)
+        species, coordinates = torch.tensor(numbers)[None], torch.tensor(positions, dtype=model.dtype)[None]
+        lattice = None if cell is None else torch.tensor(cell, dtype=model.dtype)
+        pbc = None if cell is None else torch.ones(3, dtype=torch.bool)
+        return lambda: anipot.single_point(model, species, coordinates, lattice, pbc)
+
     def versions(self) -> dict[str, Any]:
         import torch
 
@@ -512,12 +502,18 @@ def _torchani_forces(
 
 
 def sample(
-    call: Callable[[], Any], budget: float, warm: int, at_least: int = 3, at_most: int = 200, enough: float = 4.0
+    call: Callable[[], Any],
+    budget: float,
+    warm: int,
+    warm_least: int = 3,
+    at_least: int = 3,
+    at_most: int = 200,
+    enough: float = 4.0,
 ) -> list[float]:
     """Return times in ms: at least three unless they would take several budgets, at most 200."""
     start = time.perf_counter()
     for done in range(warm):
-        if done >= 3 and time.perf_counter() - start > max(2 * budget, 1.0):
+        if done >= warm_least and time.perf_counter() - start > max(2 * budget, 1.0):
             break  # scripted models are compiled in the first two or three calls, which are never samples
         call()
     samples: list[float] = []
@@ -559,9 +555,27 @@ def peak_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
+def limit_memory(gib: float) -> None:
+    """Let this process fail, rather than the machine, where it asks for more."""
+    wanted = int(gib * 2**30)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard in (resource.RLIM_INFINITY, -1) or hard > wanted:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+LIBRARIES: dict[str, Callable[[], Any]] = {
+    "anipot": Anipot,
+    "best": lambda: TorchANI(True),
+    "default": lambda: TorchANI(False),
+    "eager": lambda: messages.SchNetPack(False),
+    "scripted": lambda: messages.SchNetPack(True),
+    "pyg": messages.PyG,
+}
+
+
 class Worker:
     def __init__(self, configuration: str, threads: int) -> None:
-        self.library: Anipot | TorchANI = Anipot() if configuration == "anipot" else TorchANI(configuration == "best")
+        self.library = LIBRARIES[configuration]()
         self.threads = threads
         self.prepared: tuple[str, Callable[[], Any]] | None = None
 
@@ -581,12 +595,16 @@ class Worker:
         return self._timed(task, args, request["sampling"])
 
     def _timed(self, task: str, args: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
+        if gib := sampling.pop("limit_gib", None):
+            limit_memory(gib)
         key = json.dumps([task, args])
         warm = 1
         if self.prepared is None or self.prepared[0] != key:
             self.prepared = None  # its memory goes before that of the next task comes
             self.prepared = key, getattr(self.library, task)(**args)
             warm = 6  # scripted models are compiled during the first calls
+        if getattr(self.library, "scripted", False):
+            sampling.pop("warm_least", None)
         samples = sample(self.prepared[1], warm=warm, **sampling)
         return {"samples": samples, "peak_mib": peak_mib(), "weights": self.library.weights}
 

@@ -1,0 +1,102 @@
+"""What tools/benchmark.py prints: a table of everything, and tables to be pasted into docs/performance.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PEERS = ("best", "default")
+UNITS = {"training": "conformers", "message_passing_training": "conformers"}
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def ratio(result: dict[str, Any], who: str) -> str:
+    found = result.get("ratio", {}).get(who)
+    return f"{number(found['ratio'])} ({number(found['min'])}–{number(found['max'])})" if found else "–"
+
+
+def remarks(result: dict[str, Any]) -> str:
+    """Return rates, memory and errors of a line."""
+    told = []
+    if "per_second" in result:
+        unit = UNITS.get(result["case"], "molecules")
+        told.append(f"{number(result['per_second'].get('anipot'))} {unit}/s")
+    if "us_per_atom" in result:
+        told += [f"{number(result['us_per_atom'])} µs/atom", f"{number(result['peak_mib']['anipot'])} MiB"]
+        if "default" in result["peak_mib"]:
+            told.append(f"default {number(result['peak_mib']['default'])} MiB")
+    if "p99_ms" in result:
+        told.append("99 %: " + " → ".join(number(value) for value in result["p99_ms"].values()))
+    told += [f"{who} failed: {error.splitlines()[-1][:80]}" for who, error in result["errors"].items()]
+    return ", ".join(told)
+
+
+def table(results: list[dict[str, Any]], peers: bool) -> str:
+    """Return one table of all results."""
+    shown = ["case", "what", "threads", "anipot ms", "/ floor"]
+    if peers:
+        shown += ["best ms", "best / anipot", "default ms", "default / anipot"]
+    busy = any(result["case"] == "busy" for result in results)
+    pyg = any("pyg" in result.get("median_ms", {}) for result in results)
+    shown += ["PyG ms", "PyG / anipot"] * pyg
+    shown += ["busy ms", "busy / alone"] * busy + ["remarks"]
+    lines = [shown, ["---"] * len(shown)]
+    for result in results:
+        medians = result.get("median_ms", {})
+        line = [result["case"], result["label"], str(result["threads"]), number(medians.get("anipot"))]
+        line.append(number(result.get("over_floor")))
+        for who in (*(PEERS if peers else ()), *(("pyg",) if pyg else ()), *(("busy",) if busy else ())):
+            line += [number(medians.get(who)), ratio(result, who)]
+        lines.append([*line, remarks(result)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+#: Columns of the tables for docs/performance.md: what they show, and how a cell is made.
+COLUMNS = {
+    "anipot, ms": lambda result: number(result.get("median_ms", {}).get("anipot")),
+    "÷ floor": lambda result: number(result.get("over_floor")),
+    "best ÷ anipot": lambda result: ratio(result, "best"),
+    "default ÷ anipot": lambda result: ratio(result, "default"),
+    "PyG ÷ anipot": lambda result: ratio(result, "pyg"),
+    "busy ÷ alone": lambda result: ratio(result, "busy"),
+    "per second": lambda result: number(result.get("per_second", {}).get("anipot")),
+    "best, per second": lambda result: number(result.get("per_second", {}).get("best")),
+    "µs per atom": lambda result: number(result.get("us_per_atom")),
+    "MiB": lambda result: number(result["peak_mib"].get("anipot")) if "us_per_atom" in result else "–",
+    "default, MiB": lambda result: number(result["peak_mib"].get("default")) if "us_per_atom" in result else "–",
+}
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """Return one table for each case, whose cells have the figures of one and of more threads beside a slash.
+
+    Columns without a figure are left out.
+    """
+    told = []
+    for case in dict.fromkeys(result["case"] for result in results):
+        these = [result for result in results if result["case"] == case]
+        threads = sorted({result["threads"] for result in these})
+        found = {(result["label"], result["threads"]): result for result in these}
+        lines = []
+        for label in dict.fromkeys(result["label"] for result in these):
+            here = [found[label, n] for n in threads if (label, n) in found]
+            lines.append([label, *(" / ".join(map(cell, here)) for cell in COLUMNS.values())])
+        columns = ["", *COLUMNS]
+        kept = [i for i in range(len(columns)) if any(set(line[i]) - set("–/ ") for line in lines)]
+        lines = [[line[i] for i in kept] for line in [columns, ["---"] * len(columns), *lines]]
+        of = " / ".join(map(str, threads))
+        title = f"{case} ({of} thread{'s' if threads != [1] else ''})"
+        told.append(title + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        told += [
+            f"{result['label']}, {result['threads']}: {who} failed: {error}"
+            for result in these
+            for who, error in result["errors"].items()
+        ]
+    return "\n\n".join(told)
