@@ -68,8 +68,7 @@ def _charges(module: Any) -> dict[str, Any]:
 
 
 def _dipole(module: Any) -> dict[str, Any]:
-    network = _atomic_property(module.charges)["networks"] if module.gated is None else module.gated
-    return {"network": network} | _read("elements", "magnitude", "neutral")(module)
+    return {"network": _atomic_property(module.charges)["networks"]} | _read("elements", "magnitude", "neutral")(module)
 
 
 def _elemental_dipole(module: Any) -> dict[str, Any]:

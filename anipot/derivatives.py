@@ -197,7 +197,8 @@ def _assembled(model: torch.nn.Module) -> Potential:
             "expected a Potential or a Sequential of [SpeciesConverter,] representation, head and EnergyShifter, "
             f"got {type(model).__name__} of {made_of}"
         )
-    num_species = int(getattr(parts[1], "num_species", 0))
+    told = (getattr(part, "num_species", None) for part in (parts[1], parts[0]))
+    num_species = next((n for n in told if n is not None), 0)
     # Without a converter species are indices and the names of the elements play no part.
     elements = converter.elements if converter else tuple(symbol(i + 1) for i in range(num_species))
     shifter = parts[2] if len(parts) == 3 else EnergyShifter([0.0] * len(elements))

@@ -38,6 +38,24 @@ _COMPUTING = (
 )
 
 
+#: Names that results have already, here, in ASE or in the files of the shell.
+_RESERVED = {"energy", "energies", "free_energy", "forces", "stress", "hessian", "members", "file", "frame", "formula"}
+
+
+def _named(properties: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return properties whose names can stand beside other results.
+
+    Raises
+    ------
+    ValueError
+        For a name that is taken or no Python name.
+    """
+    for name in properties:
+        if name in _RESERVED or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ValueError(f"a property cannot be called {name!r}: the name is taken, or is no Python name")
+    return dict(properties)
+
+
 class Potential(nn.Module):
     """A potential that takes ``(species, coordinates)`` and returns energies.
 
@@ -97,12 +115,25 @@ class Potential(nn.Module):
         self.representation = representation
         self.head = head
         self.shifter = shifter
-        self.property_heads = nn.ModuleDict(dict(properties or {}))
-        self.terms = nn.ModuleList(terms)
+        self.property_heads = nn.ModuleDict(_named(properties or {}))
+        self.terms = nn.ModuleList([terms] if isinstance(terms, nn.Module) else terms)
         self.name = name
         self.details = dict(details or {})
         self.periodic_table_index = periodic_table_index
+        self._check_parts()
         self._check_consistent()
+
+    def _check_parts(self) -> None:
+        """Refuse modules in places that they do not fit."""
+        places: list[tuple[str, nn.Module, tuple[str, ...]]]
+        places = [("representation", self.representation, ("cutoff", "from_pairs"))]
+        places += [("head", self.head, ("atomic_energies",))]
+        places += [(f"property {k!r}", v, ("from_environments",)) for k, v in self.property_heads.items()]
+        places += [("term", term, ("cutoff", "atomic_energies")) for term in self.terms]
+        for place, module, needed in places:
+            lacking = [name for name in needed if not hasattr(module, name)]
+            if lacking:
+                raise TypeError(f"{type(module).__name__} cannot be the {place}: it has no {' and no '.join(lacking)}")
 
     def _check_consistent(self) -> None:
         num_species = len(self.elements)
@@ -123,7 +154,8 @@ class Potential(nn.Module):
                     f"the term {type(term).__name__} is made for {elements}, but the potential for {self.elements}"
                 )
         length = getattr(self.representation, "num_features", None)
-        for part, module in {"head": self.head, **heads}.items():
+        terms = {f"term {type(term).__name__}": term for term in self.terms}
+        for part, module in {"head": self.head, **heads, **terms}.items():
             expected = getattr(module, "num_features", None)
             if length is not None and expected is not None and expected != length:
                 raise ValueError(f"the {part} takes {expected} features, but the representation returns {length}")
@@ -193,7 +225,7 @@ class Potential(nn.Module):
     @property
     def network_bytes(self) -> int:
         """Roughly the bytes that one atom takes in the networks of all members and their gradient, in float64."""
-        hidden = sum(p.shape[0] for p in self.head.parameters()) // max(1, len(self.elements))
+        hidden = sum(p.shape[0] for p in self.head.parameters() if p.dim()) // max(1, len(self.elements))
         return 8 * 4 * hidden
 
     @classmethod

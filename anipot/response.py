@@ -50,6 +50,8 @@ def atomic_polar_tensors(
     """
     potential = as_potential(model)
     names = potential.property_names((dipole,))
+    if getattr(potential.property_heads[dipole], "per_atom", False):
+        raise ValueError(f"the property {dipole!r} has values of atoms, a dipole is one of the molecule")
     with torch.enable_grad():
         x = coordinates.detach().clone().requires_grad_()
         moment = potential.properties((species, x), names=names)[dipole]

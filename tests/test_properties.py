@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import anipot
 import anipot.contributions
+import anipot.neighbors
 from anipot import (
     CELU,
     AtomicNetwork,
@@ -44,6 +45,7 @@ def net(n: int, out: int = 1) -> AtomicNetwork:
 
 
 HEADS: dict[str, Callable[[int], nn.Module]] = {
+    "elemental_sum": lambda n: anipot.ANIModel([net(n) for _ in ELEMENTS]),
     "sum": lambda n: Atomwise(net(n), "sum", 0.1, 2.0, [0.5, -0.5, 1.0, 2.0]),
     "mean": lambda n: Atomwise(net(n), "mean"),
     "shifts": lambda n: AtomicProperty([net(n), None, net(n), net(n)]),
@@ -271,7 +273,7 @@ def test_no_cutoff_means_all_pairs_of_a_molecule() -> None:
         (lambda: SchNet(4, 8, 1, math.inf, anipot.GaussianBasis([1.0], 1.0), anipot.CosineCutoff()),
          "a finite cutoff needs a cutoff function and an infinite one has none"),
         (lambda: Atomwise(net(4), "max"), "aggregation must be 'sum' or 'mean', got 'max'"),
-        (lambda: Atomwise(net(4), stddev=0), "stddev must be positive, got 0"),
+        (lambda: Atomwise(net(4), stddev=0), "stddev must be positive and mean finite, got 0 and 0.0"),
         (lambda: AtomicProperty([None, None]), "needs a network"),
         (lambda: Charges([net(4), None]), "every element needs a network"),
         (lambda: ElementalDipoleMoment([net(4)], ["H", "C"]), "one network for each of 2 elements, got 1"),
@@ -311,14 +313,22 @@ def test_shell(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.json"
     assert main(["sp", str(tmp_path / "in.xyz"), "--properties", "-o", str(out), "--model", "mine"]) == 0
     small = json.loads(out.read_text())[1]
-    assert np.shape(small["dipole"]) == (3,)
-    assert np.shape(small["charges"]) == (3,)
-    assert np.shape(small["polarizability"]) == (3, 3)
-    assert [value is None for value in small["shifts"]] == [s == "C" for s in small["symbols"]]
+    assert np.shape(small["properties"]["dipole"]) == (3,)
+    assert np.shape(small["properties"]["polarizability"]) == (3, 3)
+    assert np.shape(small["atomic_properties"]["charges"]) == (3,)
+    shifts = small["atomic_properties"]["shifts"]
+    assert [value is None for value in shifts] == [s == "C" for s in small["symbols"]]
     assert (
         main(["sp", str(tmp_path / "in.xyz"), "--properties", "-o", str(tmp_path / "out.xyz"), "--model", "mine"]) == 0
     )
-    assert ase.io.read(tmp_path / "out.xyz", 1).calc.results["dipole"].shape == (3,)
+    again = ase.io.read(tmp_path / "out.xyz", 1)
+    np.testing.assert_allclose(again.get_dipole_moment(), small["properties"]["dipole"], atol=1e-6)
+    np.testing.assert_allclose(again.info["polarizability"], small["properties"]["polarizability"], atol=1e-6)
+    np.testing.assert_allclose(again.arrays["tensors"], small["atomic_properties"]["tensors"], atol=1e-6)
+    assert (
+        main(["sp", str(tmp_path / "in.xyz"), "--properties", "-o", str(tmp_path / "out.csv"), "--model", "mine"]) == 0
+    )
+    assert "polarizability" in (tmp_path / "out.csv").read_text()
 
 
 def test_a_log_of_contributions(tmp_path) -> None:
@@ -338,3 +348,77 @@ def test_a_log_of_contributions(tmp_path) -> None:
     assert [list(line.get_xdata()) for line in log.plot().lines] == [[0, 3, 6]] * 3
     with pytest.raises(TypeError, match="those of an ScSchNet, got SchNet"):
         anipot.contributions.ContributionLog(SchNet(4, 8, 1))
+
+
+def test_heads_that_do_not_fit_are_refused() -> None:
+    rep, shifter, species = SchNet(4, 8, 1), EnergyShifter(SELF_ENERGIES), torch.tensor([[3, 0]])
+    with pytest.raises(ValueError, match="members of an Ensemble must know the same elements"):
+        Ensemble([Atomwise(net(8), atomref=[0.0] * 4), anipot.ANIModel([net(8)] * 2)])
+    with pytest.raises(ValueError, match=r"must be alike, got num_features of \[8, 9\]"):
+        Ensemble([Atomwise(net(8)), Atomwise(net(9))])
+    with pytest.raises(ValueError, match="must be alike, got extensive"):
+        Ensemble([Atomwise(net(8)), Atomwise(net(8), "mean")])
+    for head in (anipot.ANIModel([net(8)] * 2), Atomwise(net(8), atomref=[1, 2]), AtomicProperty([net(8)] * 2)):
+        with pytest.raises(ValueError, match="molecule 0, atom 0 has element index 3, but there are 2 elements"):
+            head((species, torch.rand(1, 2, 8)))
+    with pytest.raises(TypeError, match="DipoleMoment cannot be the head: it has no atomic_energies"):
+        Potential(ELEMENTS, rep, DipoleMoment(net(8), ELEMENTS), shifter)
+    with pytest.raises(TypeError, match="Linear cannot be the term: it has no cutoff and no atomic_energies"):
+        Potential(ELEMENTS, rep, Atomwise.pyramid(8), shifter, terms=[nn.Linear(2, 2)])
+    for name in ("energy", "forces", "keys", "a.b"):
+        with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+            Potential(ELEMENTS, rep, Atomwise.pyramid(8), shifter, properties={name: Atomwise.pyramid(8)})
+    with pytest.raises(ValueError, match="must return one value, got 2"):
+        Atomwise(net(8, 2))
+    charges = {"charges": Charges(net(8))}
+    model = Potential(ELEMENTS, rep, Atomwise.pyramid(8), shifter, properties=charges)
+    with pytest.raises(ValueError, match="'charges' has values of atoms"):
+        anipot.atomic_polar_tensors(model, torch.tensor([[8, 1, 1]]), torch.rand(1, 3, 3), dipole="charges")
+
+
+def test_an_ensemble_of_means_is_a_mean() -> None:
+    torch.manual_seed(0)
+    head, input_ = Atomwise(net(8), "mean"), (torch.tensor([[0, 1, -1]]), torch.rand(1, 3, 8))
+    torch.testing.assert_close(Ensemble([head, head])(input_).energies, head(input_).energies)
+
+
+def test_networks_per_element_as_a_property_and_two_dtypes() -> None:
+    rep, shifter = SchNet(4, 8, 1), EnergyShifter(SELF_ENERGIES)
+    gated = DipoleMoment(GatedNetwork(6), ELEMENTS)
+    properties = {"total": anipot.ANIModel([net(8) for _ in ELEMENTS]), "q": Charges(net(8)).double()}
+    model = Potential(ELEMENTS, rep, Atomwise(net(8)).double(), shifter, properties=properties)
+    numbers, x = molecule(5, 1)
+    found = model.properties((numbers[None], x[None]))
+    assert found["total"].shape == (1,)
+    assert found["q"].dtype == torch.float64
+    assert anipot.single_point(model, numbers[None], x[None]).forces.shape == (1, 5, 3)
+    heads = {"dipole": gated, "charges": gated.charges}
+    model = Potential(ELEMENTS, PaiNN(4, 6, 1), Atomwise(net(6)), shifter, properties=heads)
+    assert abs(float(model.properties((numbers[None], x[None]))["charges"].detach().sum())) < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model((numbers[None], x[None].float())).energies.isfinite().all()
+
+
+def test_the_public_sentence_with_one_network() -> None:
+    numbers, x = molecule(5, 1)
+    parts = SchNet(4, 8, 1), Atomwise.pyramid(8), EnergyShifter(SELF_ENERGIES)
+    chain = torch.nn.Sequential(anipot.SpeciesConverter(ELEMENTS), *parts).double()
+    expected = anipot.single_point(Potential(ELEMENTS, *parts).double(), numbers[None], x[None])
+    torch.testing.assert_close(anipot.single_point(chain, numbers[None], x[None]).forces, expected.forces)
+    indices = anipot.SpeciesConverter(ELEMENTS).convert(numbers)[None]
+    bare = anipot.single_point(torch.nn.Sequential(*parts), indices, x[None])
+    torch.testing.assert_close(bare.energies, expected.energies)
+
+
+def test_own_images_need_no_shifts() -> None:
+    """An engine may bring pairs and vectors without counting lattice vectors."""
+    model = made("schnet")
+    species, x = torch.tensor([[0]]), torch.zeros(1, 1, 3, dtype=torch.float64)
+    cell, pbc = 3 * torch.eye(3, dtype=torch.float64)[None], torch.tensor([[True] * 3])
+    pairs = anipot.neighbors.find_pairs(species, x, cell, pbc, model.cutoff)
+    vectors = anipot.neighbors.displacements(pairs, x, cell, pbc)
+    with_shifts = model.members_from_vectors(species[0], pairs, vectors)
+    without = model.members_from_vectors(species[0], pairs._replace(shift=None), vectors)
+    torch.testing.assert_close(without, with_shifts)
+    alone = model.members_from_vectors(species[0], anipot.neighbors.Pairs(*(p[:0] for p in pairs)), vectors[:0])
+    assert abs(float((with_shifts - alone).detach())) > 1e-6

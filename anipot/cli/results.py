@@ -33,7 +33,8 @@ def record(place: Place, result: Any, b: int, n: int, per_atom: Collection[str] 
         values["members_std_hartree"] = None if single else float(members.energies_std[b])
         values["qbc_hartree"] = None if single else float(members.qbc[b])
     for name, value in (result.properties or {}).items():
-        values[name] = _without_nan((value[b, :n] if name in per_atom else value[b]).tolist())
+        kind, found = ("atomic_properties", value[b, :n]) if name in per_atom else ("properties", value[b])
+        values.setdefault(kind, {})[name] = _without_nan(found.tolist())
     return values
 
 
@@ -68,7 +69,7 @@ def _write_csv(path: str, results: Results) -> None:
         writer = None
         for atoms, values in results:
             row = _head(values) | {"formula": atoms.get_chemical_formula()} | values
-            row = {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()}
+            row = {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
@@ -97,8 +98,11 @@ def with_results(atoms: Any, values: dict[str, Any]) -> Any:
     if "stress_hartree_per_angstrom3" in values:
         full = np.array(values["stress_hartree_per_angstrom3"]) * HARTREE_TO_EV
         found["stress"] = full_3x3_to_voigt_6_stress(full)
-    found |= {name: np.array(values[name]) for name in ("dipole", "charges") if name in values}
     copy = atoms.copy()
+    for kind, store, known in (("properties", copy.info, "dipole"), ("atomic_properties", copy.arrays, "charges")):
+        for name, value in values.get(kind, {}).items():
+            where = found if name == known else store
+            where[name] = np.array(value, dtype=float)  # None becomes NaN
     for key in ("members_energies", "members_std", "qbc"):
         value = values.get(f"{key}_hartree")
         if value is not None:

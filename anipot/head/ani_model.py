@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from anipot.environments import Environments
 from anipot.head.dense import native_networks
 from anipot.head.networks import AtomicNetwork
 from anipot.kernels import networks as kernels
 from anipot.neighbors.traced import places
-from anipot.structures import SpeciesEnergies, SpeciesFeatures
+from anipot.structures import SpeciesEnergies, SpeciesFeatures, check_element_indices
 
 
 class ANIModel(nn.ModuleList):
@@ -60,6 +62,11 @@ class ANIModel(nn.ModuleList):
         """Return the energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
         return sum_atoms(self, input_)
 
+    def from_environments(self, environments: Environments) -> Tensor:
+        """Return the sums (B,), float64, as a property of each molecule."""
+        species = environments.molecules
+        return self.atomic_energies(environments.species, environments.features)[0].view(species.shape).sum(-1)
+
     def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
         """Return the members' energies (1, N) of N flat slots, float64; 0 for ghosts.
 
@@ -77,6 +84,7 @@ def sum_atoms(head: nn.Module, input_: tuple[Tensor, Tensor]) -> SpeciesEnergies
             "species must have shape (molecules, atoms) and features (molecules, atoms, F), got "
             f"{tuple(species.shape)} and {tuple(features.shape)}"
         )
+    check_known(head, species)
     atomic = head.atomic_energies(species.reshape(-1), features.flatten(0, 1))  # type: ignore[operator]
     return SpeciesEnergies(species, atomic.mean(0).view(species.shape).sum(-1))
 
@@ -118,6 +126,14 @@ def _traced_energies(members: Sequence[nn.ModuleList], species: Tensor, features
     return energies
 
 
+def check_known(head: Any, species: Tensor) -> None:
+    """Refuse elements beyond those of a head, naming the atom."""
+    if head.num_species is not None and not torch.compiler.is_compiling():
+        check_element_indices(species, head.num_species)
+
+
 def input_width(network: nn.Module) -> int | None:
     """Return the number of features that a network takes, or None if it does not tell."""
-    return network.sizes[0] if isinstance(network, AtomicNetwork) else getattr(network, "in_features", None)
+    if isinstance(network, AtomicNetwork):
+        return network.sizes[0]
+    return getattr(network, "in_features", getattr(network, "num_features", None))

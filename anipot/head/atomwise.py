@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from anipot.environments import Environments
 from anipot.exact import ExactBuffers
-from anipot.head.ani_model import input_width, members_atomic_energies
+from anipot.head.ani_model import check_known, input_width, members_atomic_energies
 from anipot.head.networks import AtomicNetwork, ShiftedSoftplus
 from anipot.structures import SpeciesEnergies, SpeciesFeatures
 
@@ -60,8 +61,10 @@ class Atomwise(ExactBuffers):
         super().__init__()
         if aggregation not in ("sum", "mean"):
             raise ValueError(f"aggregation must be 'sum' or 'mean', got {aggregation!r}")
-        if not stddev > 0:
-            raise ValueError(f"stddev must be positive, got {stddev}")
+        if not 0 < stddev < math.inf or not math.isfinite(mean):
+            raise ValueError(f"stddev must be positive and mean finite, got {stddev} and {mean}")
+        if isinstance(network, AtomicNetwork) and network.sizes[-1] != 1:
+            raise ValueError(f"the network of Atomwise must return one value, got {network.sizes[-1]}")
         self.networks = nn.ModuleList([network])
         self.aggregation = aggregation
         self.register_buffer("mean", torch.tensor(float(mean), dtype=torch.float64))
@@ -95,6 +98,7 @@ class Atomwise(ExactBuffers):
     ) -> SpeciesEnergies:
         """Return the sums or means (B,), float64; ``cell`` and ``pbc`` are accepted and not used."""
         species, features = SpeciesFeatures(*input_)
+        check_known(self, species)
         atomic = self.atomic_energies(species.reshape(-1), features.flatten(0, 1)).view(species.shape)
         return SpeciesEnergies(species, self._aggregate(species, atomic))
 

@@ -34,23 +34,27 @@ class Ensemble(nn.ModuleList):
     def __init__(self, models: Sequence[nn.Module]) -> None:
         if not models:
             raise ValueError("Ensemble needs at least one model")
-        lengths = sorted({len(model) for model in models if isinstance(model, ANIModel)})
+        told = (getattr(model, "num_species", None) for model in models)
+        lengths = sorted({length for length in told if length is not None})
         if len(lengths) > 1:
             raise ValueError(
                 f"all members of an Ensemble must know the same elements, got models of {lengths} elements"
             )
+        for name in ("num_features", "extensive", "per_atom"):
+            values = {getattr(model, name, None) for model in models} - {None}
+            if len(values) > 1:
+                raise ValueError(f"all members of an Ensemble must be alike, got {name} of {sorted(values)}")
         super().__init__(models)
 
     @property
     def num_species(self) -> int | None:
         """Number of elements, or None if any will do."""
-        first: Any = self[0]
-        return None if first.num_species is None else int(first.num_species)
+        return _told(self, "num_species")
 
     @property
     def num_features(self) -> int | None:
         """Length of the features, or None if the members do not tell."""
-        return getattr(self[0], "num_features", None)
+        return _told(self, "num_features")
 
     @property
     def extensive(self) -> bool:
@@ -70,7 +74,10 @@ class Ensemble(nn.ModuleList):
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
         """Return the mean energies (B,), Hartree, float64; ``cell`` and ``pbc`` are accepted and not used."""
-        return sum_atoms(self, input_)
+        if self.extensive:
+            return sum_atoms(self, input_)
+        values = [member(input_).energies for member in self]
+        return SpeciesEnergies(input_[0], torch.stack(values).mean(0))
 
     def atomic_energies(self, species: Tensor, features: Tensor, sparse: bool = False) -> Tensor:
         """Return the members' energies (M, N) of N flat slots, float64, 0 for ghosts; ``sparse`` as ``ANIModel``."""
@@ -78,3 +85,8 @@ class Ensemble(nn.ModuleList):
         if all(type(member) is ANIModel for member in members):
             return members_atomic_energies(members, species, features, sparse)
         return torch.cat([member.atomic_energies(species, features) for member in members])
+
+
+def _told(members: nn.ModuleList, name: str) -> int | None:
+    """Return what the first member tells that has it, or None."""
+    return next((value for member in members if (value := getattr(member, name, None)) is not None), None)

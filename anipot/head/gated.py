@@ -64,6 +64,8 @@ class GatedNetwork(nn.Module):
 
     def __init__(self, num_features: int, num_hidden: int | None = None) -> None:
         super().__init__()
+        if num_features < 1 or (num_hidden is not None and num_hidden < 1):
+            raise ValueError(f"num_features and num_hidden must be positive, got {num_features} and {num_hidden}")
         self.num_features = num_features
         self.num_hidden = hidden = max(1, num_features // 2) if num_hidden is None else num_hidden
         self.blocks = nn.ModuleList(
@@ -75,6 +77,8 @@ class GatedNetwork(nn.Module):
 
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return (n,) and (n, 3) of features (n, F) and (n, 3, F)."""
+        weight = next(self.parameters())
+        s, v = s.to(weight.dtype), v.to(weight.dtype)
         for block in self.blocks:
             s, v = block(s, v)
         return s.squeeze(-1), v.squeeze(-1)

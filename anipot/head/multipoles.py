@@ -90,14 +90,21 @@ class DipoleMoment(_Centered):
         neutral: bool = True,
     ) -> None:
         super().__init__(elements)
-        self.gated = network if isinstance(network, GatedNetwork) else None
-        self.charges = Charges(nn.Identity() if self.gated is not None else network, neutral)
+        self.charges = Charges(network, neutral)
+        if self.charges.num_species not in (None, len(self.elements)):
+            raise ValueError(f"expected one network for each of {len(self.elements)} elements, got {len(network)}")  # type: ignore[arg-type]
         self.magnitude = magnitude
+
+    @property
+    def gated(self) -> GatedNetwork | None:
+        """The network, if it returns dipoles of the atoms too."""
+        network = self.charges.networks[0]
+        return network if isinstance(network, GatedNetwork) else None
 
     @property
     def num_features(self) -> int | None:
         """Length of the features, or None if the network does not tell."""
-        return self.charges.num_features if self.gated is None else self.gated.num_features
+        return self.charges.num_features
 
     @property
     def neutral(self) -> bool:
@@ -107,11 +114,12 @@ class DipoleMoment(_Centered):
     def from_environments(self, environments: Environments) -> Tensor:
         """Return the dipole moments (B, 3), or their magnitudes (B,), float64."""
         x = self.positions(environments)
-        if self.gated is None:
+        gated = self.gated
+        if gated is None:
             moment = (self.charges.from_environments(environments).double()[..., None] * x).sum(1)
         else:
             species = environments.molecules
-            q, own = self.gated.molecules(environments)  # (B, A), (B, A, 3)
+            q, own = gated.molecules(environments)  # (B, A), (B, A, 3)
             q = self.charges.neutralized(species, q)
             moment = (q.double()[..., None] * x + own.double()).sum(1)
         return moment.norm(dim=-1) if self.magnitude else moment
@@ -134,8 +142,6 @@ class ElementalDipoleMoment(DipoleMoment):
     def __init__(
         self, networks: Sequence[nn.Module], elements: Sequence[str], magnitude: bool = False, neutral: bool = True
     ) -> None:
-        if len(networks) != len(elements):
-            raise ValueError(f"expected one network for each of {len(elements)} elements, got {len(networks)}")
         super().__init__(list(networks), elements, magnitude, neutral)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from anipot.environments import Environments
-from anipot.head.ani_model import input_width
+from anipot.head.ani_model import check_known, input_width
+from anipot.head.gated import GatedNetwork
 from anipot.head.networks import AtomicNetwork
 from anipot.structures import SpeciesFeatures
 
@@ -67,6 +68,7 @@ class AtomicProperty(nn.Module):
     def forward(self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None) -> Tensor:
         """Return the values (B, A), or (B, A, k) if there are several; ``cell`` and ``pbc`` are not used."""
         species, features = SpeciesFeatures(*input_)
+        check_known(self, species)
         values = self.values(species.reshape(-1), features.flatten(0, 1))
         return values.view(*species.shape, *values.shape[1:])
 
@@ -77,6 +79,8 @@ class AtomicProperty(nn.Module):
 
     def values(self, species: Tensor, features: Tensor) -> Tensor:
         """Return the values (N,) or (N, k) of N flat slots in the dtype of the networks."""
+        weight = next(self.networks.parameters(), features)
+        features = features.to(weight.dtype)
         kinds = species if self.elemental else torch.where(species >= 0, 0, -1)
         index: list[Tensor] = []
         values: list[Tensor] = []
@@ -103,7 +107,7 @@ class Charges(AtomicProperty):
     Parameters
     ----------
     networks
-        As for ``AtomicProperty``.
+        As for ``AtomicProperty``; or a ``GatedNetwork``, whose scalars are the charges.
     neutral
         Whether the mean over each molecule is taken away, so that it has no charge.
 
@@ -125,6 +129,9 @@ class Charges(AtomicProperty):
         return self.neutralized(input_[0], super().forward(input_))
 
     def from_environments(self, environments: Environments) -> Tensor:
+        network = self.networks[0]
+        if isinstance(network, GatedNetwork):
+            return self.neutralized(environments.molecules, network.molecules(environments)[0])
         return self.neutralized(environments.molecules, super().from_environments(environments))
 
     def neutralized(self, species: Tensor, charges: Tensor) -> Tensor:

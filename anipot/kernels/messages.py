@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from anipot.kernels.library import FilterSpec, LayerSpec, MessageSpec, library, plain_autograd
+from anipot.kernels.library import FilterSpec, LayerSpec, MessageSpec, available, library, plain_autograd
 from anipot.kernels.operations import define, one_by_one
 from anipot.kernels.specs import address
 
@@ -267,7 +267,7 @@ define("incidence(Tensor first, Tensor second, SymInt num_atoms) -> (Tensor, Ten
 
 def covers(*tensors: Tensor) -> bool:
     """Whether the kernels are there and compute with these tensors, which have one dtype."""
-    if library() is None:
+    if not available():
         return False
     dtype = tensors[0].dtype
     if dtype not in (torch.float32, torch.float64) or any(not t.is_cpu or t.dtype is not dtype for t in tensors):

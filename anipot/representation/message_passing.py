@@ -95,7 +95,7 @@ class MessagePassing(nn.Module):
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None
     ) -> tuple[Tensor, Pairs, Tensor]:
         system, pairs, vectors = surroundings(input_, cell, pbc, self.num_species, self.cutoff)
-        return system.species, pairs, vectors.to(self.embedding.weight.dtype)
+        return system.species, pairs, vectors
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""

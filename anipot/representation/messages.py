@@ -29,10 +29,9 @@ def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float, num_atoms: int) -> 
     An energy that depends on one of them only has its whole gradient there, and the same forces and stress.
     """
     first, second = pairs.center, pairs.neighbor
-    keep = first < second
-    if pairs.shift is not None:  # an atom and its own image: the shift whose first number that is not 0 is positive
-        weights = pairs.shift.new_tensor([4, 2, 1])
-        keep = keep | ((first == second) & ((pairs.shift.sign() * weights).sum(-1) > 0))
+    # Of an atom and its own images, those whose first coordinate that is not 0 is positive.
+    ahead = (vectors.detach().sign() * vectors.new_tensor([4, 2, 1])).sum(-1) > 0
+    keep = (first < second) | ((first == second) & ahead)
     if cutoff < torch.inf:
         keep = keep & ((vectors.detach() * vectors.detach()).sum(-1) < cutoff * cutoff)
     chosen = places(keep)
@@ -50,7 +49,7 @@ def convolve(x: Tensor, filters: Tensor, pairs: HalfPairs, factors: Tensor | Non
         return kernels.gather(components, filters, factors, pairs.graph).view(x.shape)
     filters = filters if factors is None else filters * factors
     filters = filters if x.dim() == 2 else filters[:, None]
-    out = torch.zeros_like(x)
+    out = x.new_zeros(x.shape, dtype=torch.result_type(x, filters))  # autocast may leave two dtypes
     out = out.index_add(0, pairs.first, x.index_select(0, pairs.second) * filters)
     return out.index_add(0, pairs.second, x.index_select(0, pairs.first) * filters)
 
@@ -60,7 +59,7 @@ def convolve_along(x: Tensor, filters: Tensor, directions: Tensor, pairs: HalfPa
     if pairs.graph is not None and _native(x, filters, directions):
         return kernels.gather(x[:, None], filters, directions, pairs.graph, kernels.UP)
     turned = directions[:, :, None] * filters[:, None]  # (P, 3, F), changes its sign with the direction of the pair
-    out = x.new_zeros(len(x), 3, x.shape[1])
+    out = x.new_zeros(len(x), 3, x.shape[1], dtype=torch.result_type(x, turned))
     out = out.index_add(0, pairs.first, turned * x.index_select(0, pairs.second)[:, None])
     return out.index_add(0, pairs.second, turned * x.index_select(0, pairs.first)[:, None], alpha=-1)
 

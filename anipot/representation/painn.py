@@ -138,6 +138,7 @@ class PaiNN(MessagePassing):
 
     def scalars_and_vectors(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, F) and (N, 3, F), the latter turning with the molecule; arguments as ``from_pairs``."""
+        vectors = vectors.to(self.embedding.weight.dtype)
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
         each = self._filters(half.distances)
         unit = half.vectors / half.distances[:, None]

@@ -114,8 +114,8 @@ class SchNet(MessagePassing):
         cutoff_function = decay_of(cutoff, cutoff_function)
         super().__init__(num_species, num_features, num_interactions, basis, cutoff, cutoff_function)
         self.num_filters = num_features if num_filters is None else num_filters
-        if self.num_filters < 1:
-            raise ValueError(f"num_filters must be positive, got {num_filters}")
+        if int(self.num_filters) != self.num_filters or self.num_filters < 1:
+            raise ValueError(f"num_filters must be a positive integer, got {num_filters}")
         self.shared_interactions, self.filters_activated = shared_interactions, filters_activated
         sizes = num_features, self.num_filters, int(basis.num_functions)  # type: ignore[arg-type]
         self.interactions = interactions(
@@ -139,6 +139,7 @@ class SchNet(MessagePassing):
 
     def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> list[Tensor]:
         """Return the embedding and the correction of each interaction, (N, F) each."""
+        vectors = vectors.to(self.embedding.weight.dtype)
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
         native = self._native_filters(half)
         if native is None:
@@ -247,4 +248,4 @@ class ScSchNet(SchNet):
         species, pairs, vectors = self._geometry(input_, cell, pbc)
         flat = species.reshape(-1)
         steps = torch.stack(self._steps(flat, pairs, vectors))[:, flat >= 0]
-        return steps.norm(dim=-1).mean(-1) * self.contribution_weights
+        return steps.norm(dim=-1).sum(-1) / max(1, steps.shape[1]) * self.contribution_weights

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from anipot.elements import atomic_numbers
 from anipot.environments import Environments
 from anipot.exact import ExactBuffers
+from anipot.head import Charges
+from anipot.head.ani_model import input_width
 from anipot.neighbors import brute_force, displacements
 from anipot.representation import CosineCutoff
 from anipot.structures import System
@@ -198,7 +200,7 @@ class Coulomb(ExactBuffers):
     def atomic_charges(self, environments: Environments) -> Tensor:
         """Return the charges (N,) in e, float64; 0 for ghosts."""
         species = environments.species
-        charges = self._raw_charges(species, environments.features)
+        charges = self._raw_charges(environments)
         if not self.neutral:
             return charges
         shape = needed_system(environments, "Coulomb with neutral=True").species.shape
@@ -206,10 +208,18 @@ class Coulomb(ExactBuffers):
         per_atom = charges.view(shape).sum(-1, keepdim=True) / real.sum(-1, keepdim=True).clamp(min=1)
         return charges - (real * per_atom).reshape(-1)
 
-    def _raw_charges(self, species: Tensor, features: Tensor) -> Tensor:
+    @property
+    def num_features(self) -> int | None:
+        """Length of the features that the network of the charges takes, or None if it does not tell."""
+        return None if self.network is None else input_width(self.network)
+
+    def _raw_charges(self, environments: Environments) -> Tensor:
+        species, features = environments.species, environments.features
         if self.charges is not None:
             return torch.where(species < 0, 0.0, self.charges[species.clamp(min=0)])
         network: Any = self.network
+        if isinstance(network, Charges):  # those of a dipole, say
+            return network.from_environments(environments).reshape(-1).double()
         if hasattr(network, "atomic_energies"):
             found = network.atomic_energies(species, features)
             if found.dim() != 2 or len(found) != 1:
