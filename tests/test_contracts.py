@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from contracts import ELEMENTS, HEADS, PAIRS, REPRESENTATIONS, SELF_ENERGIES, cu
 from torch import Tensor
 
 import anipot
+import anipot.derivatives
 import anipot.head
 import anipot.representation
 from anipot import Potential
@@ -170,26 +175,40 @@ def test_smooth_at_the_cutoffs(model: Potential) -> None:
             assert float(result.forces.diff(dim=0).abs().max()) < 1e-5
 
 
-def test_blocks_change_nothing(model: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_blocks(model: Potential, size: int, at_least: int, *args: Any, **ask: bool) -> anipot.SinglePoint:
+    """Return ``single_point`` by torch in blocks of about ``size`` bytes, of which there are ``at_least`` so many."""
+    blocks: list[object] = []
+
+    def counted(*given: Any) -> Iterator[Any]:
+        blocks.extend(original(*given))
+        yield from blocks
+
+    original = anipot.derivatives._blocks
+    limit = mock.patch.object(Potential, "block_bytes", mock.PropertyMock(return_value=size))
+    with anipot.reference_path(), limit, mock.patch("anipot.derivatives._blocks", counted):
+        result = anipot.single_point(model, *args, **ask)
+    assert len(blocks) >= at_least
+    return result
+
+
+def test_blocks_of_atoms_change_nothing(model: Potential) -> None:
     numbers, x = molecule(40, 10)
-    cell, pbc = 9 * torch.eye(3, dtype=torch.float64), torch.tensor([True, True, False])
-    ask = {"stress": True, "atomic_energies": True, "members": True, "hessian": False}
-    whole = anipot.single_point(model, *batched(numbers, x), cell, pbc, **ask)
-    monkeypatch.setattr("anipot.derivatives.BLOCK_BYTES", 200_000)
-    parts = anipot.single_point(model, *batched(numbers, x), cell, pbc, **ask)
+    lattice = 9 * torch.eye(3, dtype=torch.float64), torch.tensor([True, True, False])
+    ask = {"stress": True, "atomic_energies": True, "members": True}
+    whole = in_blocks(model, 2**40, 1, *batched(numbers, x), *lattice, **ask)
+    parts = in_blocks(model, 200_000, 3 if model.is_local else 1, *batched(numbers, x), *lattice, **ask)
     for name in ("energies", "forces", "stress", "atomic_energies"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(parts.members.forces, whole.members.forces, rtol=0, atol=1e-13)
 
 
-def test_blocks_of_molecules_change_nothing(model: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_molecules_change_nothing(model: Potential) -> None:
     numbers, x = anipot.pad([molecule(n, 40 + n) for n in (9, 4, 1, 12, 7)])
-    cell, pbc = 6.5 * torch.eye(3, dtype=torch.float64), torch.tensor([[1, 1, 0]] * 3 + [[0, 0, 0]] * 2).bool()
-    ask = {"stress": False, "atomic_energies": True, "members": True}
-    with anipot.reference_path():
-        whole = anipot.single_point(model, numbers, x, cell.expand(5, 3, 3), pbc, **ask)
-        monkeypatch.setattr(type(model.representation), "block_bytes", 30_000, raising=False)
-        parts = anipot.single_point(model, numbers, x, cell.expand(5, 3, 3), pbc, **ask)
+    pbc = torch.tensor([[1, 1, 0]] * 3 + [[0, 0, 0]] * 2).bool()
+    lattice = 6.5 * torch.eye(3, dtype=torch.float64).expand(5, 3, 3), pbc
+    ask = {"atomic_energies": True, "members": True}
+    whole = in_blocks(model, 2**40, 1, numbers, x, *lattice, **ask)
+    parts = in_blocks(model, 30_000, 3, numbers, x, *lattice, **ask)
     for name in ("energies", "forces", "atomic_energies"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(parts.members.forces, whole.members.forces, rtol=0, atol=1e-13)
