@@ -406,8 +406,8 @@ def _painn(file: _File, sizes: tuple[int, int], length: float) -> PaiNN:
     file.take(f"{mixing}.0.intraatomic_context_net.0.weight", features, 2 * features)  # before any of this size is made
     rows = len(file.take("representation.filter_net.weight", None, None))
     shared = rows == 3 * features and len(steps) > 1
-    options = {"activation": activation, "shared_filters": shared, "epsilon": _epsilon(file, len(steps))}
-    mine = PaiNN(*sizes, len(steps), cutoff, basis, function, **options)
+    epsilon = _epsilon(file, len(steps))
+    mine = PaiNN(*sizes, len(steps), cutoff, basis, function, activation, shared_filters=shared, epsilon=epsilon)
     _fill(file, [mine], "", {"filters": "representation.filter_net"})
     net = "interatomic_context_net"
     _fill(file, mine.messages, start, {"context.0": f"{net}.0", "context.2": f"{net}.1"})
@@ -498,8 +498,8 @@ def _numbered_outputs(file: _File) -> dict[int, str]:
 def _check_harmless(file: _File, name: str, key: str) -> None:
     """Refuse an output that is not known to leave the energy ``key`` alone."""
     own, kind = file.modules[name].attributes, file.kind(name)
-    lists = [own.get("model_outputs"), own.get("keys") if kind == "Aggregation" else []]
-    written = [item for items in lists if isinstance(items, list) for item in items]
+    lists: list[Any] = [own.get("model_outputs"), own.get("keys") if kind == "Aggregation" else None]
+    written: list[Any] = [item for items in lists if isinstance(items, list) for item in items]
     written += [value for attribute, value in own.items() if attribute.endswith("_key") and attribute != "energy_key"]
     mapped = own.get("map_properties")
     written += list(mapped.values()) if isinstance(mapped, dict) else []
