@@ -349,7 +349,8 @@ def test_state_dicts_and_checkpoints(tmp_path: Path) -> None:
     assumed = model.info()["source"]["assumed"]
     assert assumed["cutoff function"] == "mollifier, since eps is stored"
     assert set(assumed) == {
-        *("cutoff function", "activation of SchNet", "activation of the head", "energy", "elements", "offsets")
+        *("cutoff function", "activation of SchNet", "activation of the head", "elements", "offsets"),
+        *("aggregation", "parts without weights"),
     }
     state = {**{f"model.{k}": v for k, v in weights.items()}, "outputs.0.loss.weight": torch.ones(1)}
     torch.save({"state_dict": state, "epoch": 1}, tmp_path / "plain.ckpt")

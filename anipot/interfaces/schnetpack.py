@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +17,9 @@ from torch import Tensor, nn
 from anipot import units
 from anipot.elements import atomic_numbers, symbol
 from anipot.energy import EnergyShifter
-from anipot.head import AtomicNetwork, Atomwise, ShiftedSoftplus
-from anipot.interfaces.inert_pickle import Name, Record, read
+from anipot.head import Atomwise, ShiftedSoftplus
+from anipot.interfaces.schnetpack_energy import energy_network, energy_offsets, energy_output
+from anipot.interfaces.schnetpack_file import ModelFile, check_kind, common_activation, fill, open_model
 from anipot.potential import Potential
 from anipot.representation import BesselBasis, CosineCutoff, GaussianBasis, MollifierCutoff, PaiNN, SchNet
 
@@ -33,35 +31,6 @@ ENERGY_UNITS = {
     "kj/mol": units.HARTREE_TO_KJMOL,
 }
 LENGTH_UNITS = {"angstrom": 1.0, "ang": 1.0, "å": 1.0, "bohr": units.BOHR_TO_ANGSTROM, "nm": 10.0}
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "shifted_softplus": ShiftedSoftplus,
-    "silu": nn.SiLU,
-    "SiLU": nn.SiLU,
-    "tanh": nn.Tanh,
-    "Tanh": nn.Tanh,
-    "Identity": nn.Identity,
-}
-
-#: The classes that modules may have, by name (of the first pattern that fits). All else could change the energy.
-_KINDS = {
-    r"": ("NeuralNetworkPotential",),
-    r"representation": ("SchNet", "PaiNN"),
-    r"representation\.cutoff_fn": ("CosineCutoff", "MollifierCutoff"),
-    r"representation\.radial_basis": ("GaussianRBF", "GaussianRBFCentered", "BesselRBF"),
-    r"representation\.embedding": ("Embedding",),
-    r"representation\.interactions\.\d+": ("SchNetInteraction", "PaiNNInteraction"),
-    r"representation\.mixing\.\d+": ("PaiNNMixing",),
-    r"representation\.(interactions|mixing|electronic_embeddings)|\w+_modules|postprocessors": ("ModuleList",),
-    r"representation\.electronic_embeddings\.\d+": (),
-    r".*\.(f2out|filter_network|interatomic_context_net|intraatomic_context_net|outnet)": ("Sequential",),
-    r".*\.(f2out|\w+_net|filter_network|outnet)\.\d+|.*\.(in2f|filter_net|mu_channel_mix)": ("Dense",),
-    r".*\.activation": ("Identity", "SiLU", "Tanh"),
-    r"input_modules\.\d+": ("PairwiseDistances", "Strain"),
-    r"postprocessors\.\d+": ("CastTo64", "CastTo32", "AddOffsets"),
-}
-#: Outputs that cannot change an energy of another name.
-_HARMLESS = ("Atomwise", "Forces", "Response", "DipoleMoment", "Polarizability", "Aggregation")
 
 
 def read_model(
@@ -123,7 +92,7 @@ def read_model(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    file = _open(path)
+    file = open_model(path)
     try:
         return _potential(file, 1 / per_hartree, per_angstrom, numbers, output)
     except (ValueError, RuntimeError, OverflowError) as error:
@@ -140,139 +109,22 @@ def _unit(name: str, table: dict[str, float], what: str) -> float:
     return table[name.lower()]
 
 
-# What a file holds.
-
-
-@dataclass
-class _File:
-    """Weights by name, and the modules by name where there is more than a state dict."""
-
-    path: Path
-    weights: dict[str, Tensor]
-    modules: dict[str, Record] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    assumed: dict[str, str] = field(default_factory=dict)
-
-    def problem(self, what: str) -> ValueError:
-        return ValueError(f"{self.path} {what}")
-
-    def kind(self, module: str) -> str:
-        return self.modules[module].kind.label if module in self.modules else ""
-
-    def attribute(self, module: str, name: str, default: Any, type_: type) -> Any:
-        """Return an attribute of a module, or the default of a state dict."""
-        if not self.modules:
-            return default
-        value = self.modules[module].attributes.get(name) if module in self.modules else None
-        if type(value) is not type_:
-            raise self.problem(f"has no {type_.__name__} for {name} of {module or 'the model'}")
-        return value
-
-    def take(self, name: str, *shape: int | None) -> Tensor:
-        """Return weights of a shape; None stands for any size."""
-        if name not in self.weights:
-            raise self.problem(f"is not a complete model of SchNetPack: it has no {name}")
-        found = self.weights[name]
-        if found.dtype not in (torch.float32, torch.float64) or not torch.isfinite(found).all():
-            raise self.problem(f"has values in {name} that are no finite numbers in float32 or float64")
-        if found.dim() != len(shape) or any(n not in (None, m) for n, m in zip(shape, found.shape, strict=True)):
-            raise self.problem(f"has {name} of the shape {tuple(found.shape)}; expected {_shape(shape)}")
-        self.used.add(name)
-        return found
-
-    def number(self, name: str) -> float:
-        """Return one number."""
-        if name in self.weights and self.weights[name].numel() != 1:
-            raise self.problem(f"has {self.weights[name].numel()} numbers in {name}; expected one")
-        return float(self.take(name, *self.weights[name].shape if name in self.weights else ()))
-
-    def count(self, prefix: str) -> int:
-        """Return how many parts ``prefix.0``, ``prefix.1``, … there are."""
-        found = {m[1] for m in map(re.compile(re.escape(prefix) + r"\.(\d+)\.").match, self.weights) if m}
-        if not found or found != {str(i) for i in range(len(found))}:
-            raise self.problem(f"is not a complete model of SchNetPack: it has {len(found)} parts {prefix}, with gaps")
-        return len(found)
-
-    def skip(self, prefix: str) -> None:
-        """Pass over weights that do not change the energy."""
-        self.used |= {name for name in self.weights if name.startswith(prefix)}
-
-
-def _shape(shape: Iterable[int | None]) -> str:
-    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
-
-
-def _open(path: Path) -> _File:
-    found, record = read(path), None
-    if isinstance(found, Record):
-        modules = _modules(path, found)
-        return _File(path, _weights(path, modules), modules)
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a Lightning checkpoint
-        options = found.get("hyper_parameters")
-        record = options.get("model") if isinstance(options, dict) else None
-        found = {k: v for k, v in found["state_dict"].items() if isinstance(k, str)}
-        if any(name.startswith("model.") for name in found):  # the rest are losses and metrics
-            found = {k.removeprefix("model."): v for k, v in found.items() if k.startswith("model.")}
-    if not isinstance(found, dict) or not found or not all(_is_weight(*item) for item in found.items()):
-        raise ValueError(f"{path} holds neither a model nor a state dict, but {type(found).__name__}")
-    return _File(path, found, _modules(path, record) if isinstance(record, Record) else {})
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
-def _modules(path: Path, record: Record) -> dict[str, Record]:
-    """Return all modules of a model by name; that of the model is empty."""
-    found, todo = {"": record}, [("", record, 0)]
-    while todo:
-        prefix, module, depth = todo.pop(0)
-        parts = [module.attributes.get(name) for name in ("_modules", "_parameters", "_buffers")]
-        if not all(isinstance(part, dict) for part in parts):
-            raise ValueError(f"{path}: {prefix or 'what it holds'} ({module.kind.label}) is not a module of torch")
-        for name, child in module.attributes["_modules"].items():
-            if child is None:
-                continue
-            if not isinstance(child, Record) or not isinstance(name, str) or not 0 < len(name) < 100:
-                raise ValueError(f"{path}: a part of {prefix or 'the model'} is not a module of torch")
-            if depth == 16 or len(found) > 5000:
-                raise ValueError(f"{path}: {prefix} is nested too deeply, or a module contains itself")
-            found[prefix + name] = child
-            todo.append((f"{prefix}{name}.", child, depth + 1))
-    return found
-
-
-def _weights(path: Path, modules: dict[str, Record]) -> dict[str, Tensor]:
-    found = {}
-    for prefix, module in modules.items():
-        hidden = module.attributes.get("_non_persistent_buffers_set")
-        for name, value in (module.attributes["_parameters"] | module.attributes["_buffers"]).items():
-            if value is None or (isinstance(hidden, set) and name in hidden):
-                continue
-            full = f"{prefix}.{name}" if prefix else name
-            if not _is_weight(name, value):
-                raise ValueError(f"{path}: {full} is no tensor, but {type(value).__name__}")
-            found[full] = value
-    return found
-
-
-# From what was read to a potential.
-
-
-def _potential(file: _File, energy: float, length: float, numbers: list[int] | None, output: str | None) -> Potential:
+def _potential(
+    file: ModelFile, energy: float, length: float, numbers: list[int] | None, output: str | None
+) -> Potential:
     build = _schnet if _representation(file) == "SchNet" else _painn
-    index, key = _energy_output(file, output)
-    mean, references = _offsets(file, key)
+    index, key = energy_output(file, output)
+    mean, references = energy_offsets(file, key)
     embedding = file.take("representation.embedding.weight", None, None)
     numbers = _numbers(file, numbers, len(embedding), references)
     representation = build(file, (len(numbers), embedding.shape[1]), length)
     representation.embedding.weight.data = embedding[numbers].clone()
-    network = _head(file, f"output_modules.{index}.outnet", embedding.shape[1])
+    network = energy_network(file, f"output_modules.{index}.outnet", embedding.shape[1])
     unknown = sorted(set(file.weights) - file.used)
     if unknown:
         raise file.problem(f"has parts that are not known here: {', '.join(unknown)}")
     if not file.modules:
-        file.assumed["energy"] = "a sum over atoms that no part without weights changes"
+        file.assumed |= {"aggregation": "sum", "parts without weights": "none that changes the energy"}
     source = {
         "program": "SchNetPack",
         "file": file.path.name,
@@ -287,7 +139,7 @@ def _potential(file: _File, energy: float, length: float, numbers: list[int] | N
     return Potential([symbol(z) for z in numbers], representation, head, shifter, name, {"source": source})
 
 
-def _numbers(file: _File, given: list[int] | None, size: int, references: Tensor | None) -> list[int]:
+def _numbers(file: ModelFile, given: list[int] | None, size: int, references: Tensor | None) -> list[int]:
     """Return the atomic numbers of the elements of the model, whose weights are indexed by them."""
     known = min(size, 119 if references is None else len(references), 119)
     file.assumed["elements"] = "all that have weights" if given is None else "as given"
@@ -299,27 +151,20 @@ def _numbers(file: _File, given: list[int] | None, size: int, references: Tensor
     return list(range(1, known)) if given is None else given
 
 
-def _representation(file: _File) -> str:
+def _representation(file: ModelFile) -> str:
     """Check the classes of all modules but the outputs, and return the name of the representation."""
     for name in file.modules:
-        _check_kind(file, name)
-    if file.modules and (file.kind("representation") == "" or file.kind("representation.cutoff_fn") == ""):
-        raise file.problem("is not a complete model of SchNetPack: it has no representation, or none with a cutoff")
+        check_kind(file, name)
+    needed = ("representation", "representation.cutoff_fn", "representation.radial_basis", "representation.embedding")
+    missing = [name for name in needed if file.modules and name not in file.modules]
+    if missing:
+        raise file.problem(f"is not a complete model of SchNetPack: it has no {', '.join(missing)}")
     if file.modules and file.modules["representation.embedding"].attributes.get("max_norm") is not None:
         raise file.problem("has an embedding with max_norm, which is not known here")
     kind = file.kind("representation") or _guess(file.weights)
     if kind not in ("SchNet", "PaiNN"):
         raise file.problem(f"has the representation {kind}; known are SchNet and PaiNN")
     return kind
-
-
-def _check_kind(file: _File, name: str) -> None:
-    if name.startswith("output_modules."):
-        return  # see _energy_output
-    allowed = next((kinds for pattern, kinds in _KINDS.items() if re.fullmatch(pattern, name)), ())
-    if file.kind(name) not in allowed:
-        known = f"known are {' and '.join(allowed)}" if allowed else "it is not known here"
-        raise file.problem(f"has {name or 'a model'} of the class {file.kind(name)}; {known}")
 
 
 def _guess(weights: dict[str, Tensor]) -> str:
@@ -336,7 +181,7 @@ def _guess(weights: dict[str, Tensor]) -> str:
     return f"with weights such as {next(iter(weights))!r}"
 
 
-def _cutoff(file: _File, length: float) -> tuple[float, nn.Module]:
+def _cutoff(file: ModelFile, length: float) -> tuple[float, nn.Module]:
     """Return the cutoff (Å) and its function."""
     start = "representation.cutoff_fn."
     if start + "switch_on" in file.weights:
@@ -357,7 +202,7 @@ def _cutoff(file: _File, length: float) -> tuple[float, nn.Module]:
     return cutoff, MollifierCutoff() if mollifier else CosineCutoff()
 
 
-def _basis(file: _File, length: float) -> nn.Module:
+def _basis(file: ModelFile, length: float) -> nn.Module:
     start = "representation.radial_basis."
     if start + "widths" in file.weights:
         centers = file.take(start + "offsets", None)  # as stored: rebuilding them differs in the last bits
@@ -375,197 +220,51 @@ def _basis(file: _File, length: float) -> nn.Module:
     raise file.problem("has a radial basis that is not known here; known: GaussianRBF, GaussianRBFCentered, BesselRBF")
 
 
-def _schnet(file: _File, sizes: tuple[int, int], length: float) -> SchNet:
+def _schnet(file: ModelFile, sizes: tuple[int, int], length: float) -> SchNet:
     cutoff, function = _cutoff(file, length)
     start, basis = "representation.interactions", _basis(file, length)
     steps = range(file.count(start))
     layers = [f"{start}.{i}.{part}.0" for i in steps for part in ("f2out", "filter_network")]
     linear = [f"{start}.{i}.{part}" for i in steps for part in ("in2f", "f2out.1", "filter_network.1")]
-    if not isinstance(_activation(file, layers, "shifted_softplus", "SchNet"), ShiftedSoftplus):
+    if not isinstance(common_activation(file, layers, "shifted_softplus", "SchNet"), ShiftedSoftplus):
         raise file.problem("has another activation than shifted_softplus in its SchNet")
-    _activation(file, linear, "Identity")
+    common_activation(file, linear, "Identity")
     file.take(f"{start}.0.f2out.1.weight", sizes[1], sizes[1])  # before anything of this size is made
     num_filters = len(file.take(f"{start}.0.filter_network.1.weight", None, None))
     file.take(f"{start}.0.filter_network.1.weight", num_filters, num_filters)
     mine = SchNet(*sizes, len(steps), cutoff, basis, function, num_filters=num_filters)
     names = {"inward": "in2f", "outward.0": "f2out.0", "outward.2": "f2out.1"}
     names |= {"filters.0": "filter_network.0", "filters.2": "filter_network.1"}
-    _fill(file, mine.interactions, start, names)
+    fill(file, mine.interactions, start, names)
     return mine
 
 
-def _painn(file: _File, sizes: tuple[int, int], length: float) -> PaiNN:
+def _painn(file: ModelFile, sizes: tuple[int, int], length: float) -> PaiNN:
     cutoff, function = _cutoff(file, length)
     start, mixing = "representation.interactions", "representation.mixing"
     steps, basis, features = range(file.count(start)), _basis(file, length), sizes[1]
     nets = [f"{start}.{i}.interatomic_context_net" for i in steps]
     nets += [f"{mixing}.{i}.intraatomic_context_net" for i in steps]
-    activation = _activation(file, [net + ".0" for net in nets], "silu", "PaiNN")
+    activation = common_activation(file, [net + ".0" for net in nets], "silu", "PaiNN")
     linear = [net + ".1" for net in nets] + [f"{mixing}.{i}.mu_channel_mix" for i in steps]
-    _activation(file, ["representation.filter_net", *linear], "Identity")
+    common_activation(file, ["representation.filter_net", *linear], "Identity")
     file.take(f"{mixing}.0.intraatomic_context_net.0.weight", features, 2 * features)  # before any of this size is made
     rows = len(file.take("representation.filter_net.weight", None, None))
     shared = rows == 3 * features and len(steps) > 1
     epsilon = _epsilon(file, len(steps))
     mine = PaiNN(*sizes, len(steps), cutoff, basis, function, activation, shared_filters=shared, epsilon=epsilon)
-    _fill(file, [mine], "", {"filters": "representation.filter_net"})
+    fill(file, [mine], "", {"filters": "representation.filter_net"})
     net = "interatomic_context_net"
-    _fill(file, mine.messages, start, {"context.0": f"{net}.0", "context.2": f"{net}.1"})
+    fill(file, mine.messages, start, {"context.0": f"{net}.0", "context.2": f"{net}.1"})
     net = "intraatomic_context_net"
-    _fill(file, mine.mixing, mixing, {"context.0": f"{net}.0", "context.2": f"{net}.1", "mix": "mu_channel_mix"})
+    fill(file, mine.mixing, mixing, {"context.0": f"{net}.0", "context.2": f"{net}.1", "mix": "mu_channel_mix"})
     return mine
 
 
-def _epsilon(file: _File, num_interactions: int) -> float:
+def _epsilon(file: ModelFile, num_interactions: int) -> float:
     if not file.modules:
         file.assumed["epsilon"] = "1e-8 under the root of PaiNN"
     found = {file.attribute(f"representation.mixing.{i}", "epsilon", 1e-8, float) for i in range(num_interactions)}
     if len(found) != 1 or not 0 <= min(found) < math.inf:
         raise file.problem(f"has the epsilons {sorted(found)} in its mixing blocks; expected one number ≥ 0")
     return found.pop()
-
-
-def _fill(file: _File, blocks: Iterable[nn.Module], prefix: str, names: dict[str, str]) -> None:
-    """Copy the weights of dense layers, ``names`` giving theirs for ours."""
-    dtype = file.weights["representation.embedding.weight"].dtype
-    for i, block in enumerate(blocks):
-        for mine, theirs in names.items():
-            layer: Any = block.get_submodule(mine)
-            for part in ("weight", "bias") if layer.bias is not None else ("weight",):
-                name = f"{prefix}.{i}.{theirs}.{part}" if prefix else f"{theirs}.{part}"
-                found = file.take(name, *getattr(layer, part).shape)
-                if found.dtype != dtype:
-                    raise file.problem(f"has {name} in {found.dtype}, but its embedding in {dtype}")
-                getattr(layer, part).data = found.clone()
-
-
-def _activation(file: _File, layers: Sequence[str], default: str, where: str = "") -> nn.Module:
-    """Return the activation that dense layers of theirs have in common."""
-    if not file.modules and where:
-        file.assumed[f"activation of {where}"] = default
-    found = {_activation_name(file, layer) for layer in layers} if file.modules else {default}
-    name = found.pop() if len(found) == 1 else " and ".join(sorted(found))
-    if name not in _ACTIVATIONS or (default == "Identity" and name != default):
-        known = default if default == "Identity" else ", ".join(_ACTIVATIONS)
-        raise file.problem(f"has the activation {name} in {layers[0]} and others like it; known: {known}")
-    return _ACTIVATIONS[name]()
-
-
-def _activation_name(file: _File, layer: str) -> str:
-    if file.kind(layer) != "Dense":
-        raise file.problem(f"has {layer} of the class {file.kind(layer) or 'nothing'}; known is Dense")
-    given = file.modules[layer].attributes.get("activation", file.modules.get(layer + ".activation"))
-    if isinstance(given, Record):
-        return given.kind.label
-    return given.label if isinstance(given, Name) else type(given).__name__
-
-
-# The energy.
-
-
-def _energy_output(file: _File, output: str | None) -> tuple[int, str]:
-    """Return the index and the name of the atomwise output that is the energy, which no other output may change."""
-    candidates = _named_outputs(file) if file.modules else _numbered_outputs(file)
-    chosen = [i for i, key in candidates.items() if output is None or key == output]
-    if len(chosen) != 1:
-        known = ", ".join(candidates.values()) or "none"
-        raise file.problem(f"has the atomwise outputs {known}; choose one by `output`")
-    index, key = chosen[0], candidates[chosen[0]]
-    for name in [m for m in file.modules if re.fullmatch(r"output_modules\.\d+", m)]:
-        if name != f"output_modules.{index}":
-            _check_harmless(file, name, key)
-            file.skip(name + ".")
-    if file.attribute(f"output_modules.{index}", "aggregation_mode", "sum", str) != "sum":
-        mode = file.attribute(f"output_modules.{index}", "aggregation_mode", "", str)
-        raise file.problem(f"aggregates the output {key!r} by {mode!r}, but energies are sums")
-    for i in candidates if not file.modules else ():
-        if i != index:
-            file.skip(f"output_modules.{i}.outnet.")
-    return index, key
-
-
-def _named_outputs(file: _File) -> dict[int, str]:
-    names = [m for m in file.modules if re.fullmatch(r"output_modules\.\d{1,4}", m)]
-    atomwise = [name for name in names if file.kind(name) == "Atomwise"]
-    return {int(name.split(".")[1]): file.attribute(name, "output_key", "", str) for name in atomwise}
-
-
-def _numbered_outputs(file: _File) -> dict[int, str]:
-    found = map(re.compile(r"output_modules\.(\d{1,4})\.outnet\.0\.weight").fullmatch, file.weights)
-    return {int(match[1]): f"output {match[1]}" for match in found if match}
-
-
-def _check_harmless(file: _File, name: str, key: str) -> None:
-    """Refuse an output that is not known to leave the energy ``key`` alone."""
-    own, kind = file.modules[name].attributes, file.kind(name)
-    lists: list[Any] = [own.get("model_outputs"), own.get("keys") if kind == "Aggregation" else None]
-    written: list[Any] = [item for items in lists if isinstance(items, list) for item in items]
-    written += [value for attribute, value in own.items() if attribute.endswith("_key") and attribute != "energy_key"]
-    mapped = own.get("map_properties")
-    written += list(mapped.values()) if isinstance(mapped, dict) else []
-    touched = any(isinstance(item, str) and item in (key, "scalar_representation") for item in written)
-    if kind not in _HARMLESS or touched:
-        raise file.problem(f"has {name} of the class {kind}, which may change the energy {key!r}; it is not known here")
-
-
-def _head(file: _File, prefix: str, num_features: int) -> AtomicNetwork:
-    layers = [f"{prefix}.{i}" for i in range(file.count(prefix))]
-    activation = _activation(file, layers[:-1], "silu", "the head") if len(layers) > 1 else nn.SiLU()
-    _activation(file, layers[-1:], "Identity")
-    sizes = [num_features]
-    for layer in layers:
-        sizes.append(len(file.take(f"{layer}.weight", None, sizes[-1])))
-    if sizes[-1] != 1:
-        raise file.problem(f"has a network of the energy that returns {sizes[-1]} values, not 1")
-    network = AtomicNetwork(sizes, activation)
-    _fill(file, [network], "", {f"linears.{k}": layer for k, layer in enumerate(layers)})
-    return network
-
-
-def _offsets(file: _File, key: str) -> tuple[float, Tensor | None]:
-    """Return what the postprocessors add for each atom: a mean, and a value by atomic number."""
-    if not file.modules:
-        return _unnamed_offsets(file)
-    mean, references = 0.0, None
-    active = file.attribute("", "do_postprocessing", True, bool)
-    for name in [m for m in file.modules if re.fullmatch(r"postprocessors\.\d+", m)]:
-        file.skip(name + ".")
-        if not active or file.kind(name) != "AddOffsets" or file.attribute(name, "_property", key, str) != key:
-            continue
-        add_mean, add_references, extensive = (
-            file.attribute(name, flag, True, bool) for flag in ("add_mean", "add_atomrefs", "is_extensive")
-        )
-        if (add_mean or add_references) and not extensive:
-            raise file.problem("adds an offset that does not grow with the number of atoms; energies are sums")
-        mean += file.number(f"{name}.mean") if add_mean else 0.0
-        references = _sum(file, references, _references(file, name)) if add_references else references
-    return mean, references
-
-
-def _sum(file: _File, first: Tensor | None, second: Tensor) -> Tensor:
-    if first is not None and len(first) != len(second):
-        raise file.problem(f"adds atomic references of {len(first)} and {len(second)} elements")
-    return second if first is None else first + second
-
-
-def _references(file: _File, name: str) -> Tensor:
-    found = file.weights.get(f"{name}.atomref")
-    shape = (None, 1) if found is not None and found.dim() == 2 else (None,)
-    return file.take(f"{name}.atomref", *shape).double().reshape(-1)
-
-
-def _unnamed_offsets(file: _File) -> tuple[float, Tensor | None]:
-    """Return the offsets of a state dict, which must be those of the one output."""
-    found = sorted(
-        {m[0] for m in map(re.compile(r"postprocessors\.\d+(?=\.(mean|atomref)$)").match, file.weights) if m}
-    )
-    values = [(file.number(f"{name}.mean"), _references(file, name)) for name in found]
-    values = [(mean, references) for mean, references in values if mean or references.any()]
-    if values and (len(found) > 1 or len(_numbered_outputs(file)) > 1):
-        raise file.problem(
-            f"has {len(found)} AddOffsets and {len(_numbered_outputs(file))} outputs, and a state dict does not tell "
-            "which belong together; read the pickled model instead"
-        )
-    file.assumed["offsets"] = "mean and atomic references as stored, added for each atom" if values else "none"
-    mean, references = values[0] if values else (0.0, None)
-    return mean, references if references is not None and references.any() else None
