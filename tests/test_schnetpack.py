@@ -472,13 +472,17 @@ def test_damaged_weights(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("theirs")
-@pytest.mark.parametrize("name", ["loop", "none", "string", "unknown", "list"])
+@pytest.mark.parametrize("name", ["loop", "none", "string", "unknown", "list", "hook", "dot"])
 def test_damaged_trees(name: str, tmp_path: Path) -> None:
     model: Any = whole(schnet(), [atomwise("energy")], [])
     if name == "loop":
         model._modules["representation"]._modules["embedding"] = model
     elif name in ("none", "string"):
         model._modules["representation"]._modules = {"none": None, "string": {"a": "b"}}[name]
+    elif name == "hook":
+        model.get_submodule("representation").register_forward_hook(shifted_softplus)
+    elif name == "dot":
+        model._modules["output_modules"]._modules["1.x"] = nn.Identity()
     torch.save({"unknown": types.SimpleNamespace(a=1), "list": [model]}.get(name, model), tmp_path / "damaged")
     with pytest.raises(ValueError, match="damaged"):
         energy_of(tmp_path / "damaged")

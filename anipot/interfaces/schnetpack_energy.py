@@ -22,7 +22,7 @@ def energy_output(file: ModelFile, output: str | None) -> tuple[int, str]:
         known = ", ".join(candidates.values()) or "none"
         raise file.problem(f"has the atomwise outputs {known}; choose one by `output`")
     index, key = chosen[0], candidates[chosen[0]]
-    for name in [m for m in file.modules if re.fullmatch(r"output_modules\.\d+", m)]:
+    for name in [m for m in file.modules if re.fullmatch(r"output_modules\.\w+", m)]:
         if name != f"output_modules.{index}":
             _check_harmless(file, name, key)
             file.skip(name + ".")

@@ -129,10 +129,12 @@ def _modules(path: Path, record: Record) -> dict[str, Record]:
         parts = [module.attributes.get(name) for name in ("_modules", "_parameters", "_buffers")]
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError(f"{path}: {prefix or 'what it holds'} ({module.kind.label}) is not a module of torch")
+        if any(module.attributes.get(name) for name in ("forward", "_forward_hooks", "_forward_pre_hooks")):
+            raise ValueError(f"{path}: {prefix or 'the model'} has hooks, which may change the energy")
         for name, child in module.attributes["_modules"].items():
             if child is None:
                 continue
-            if not isinstance(child, Record) or not isinstance(name, str) or not 0 < len(name) < 100:
+            if not isinstance(child, Record) or not isinstance(name, str) or not re.fullmatch(r"\w{1,99}", name):
                 raise ValueError(f"{path}: a part of {prefix or 'the model'} is not a module of torch")
             if depth == 16 or len(found) > 5000:
                 raise ValueError(f"{path}: {prefix} is nested too deeply, or a module contains itself")
