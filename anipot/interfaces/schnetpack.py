@@ -1,19 +1,15 @@
 """Models trained with SchNetPack 2: SchNet and PaiNN with an atomwise energy.
 
-SchNetPack writes pickled objects (``best_model``). Here a pickle is read by a reader that builds nothing but tensors
-and inert records: no code of the file or of SchNetPack runs.
+SchNetPack writes pickled objects (``best_model``). Here a pickle is read by `anipot.interfaces.inert_pickle`, which
+builds nothing but tensors and inert records: no code of the file or of SchNetPack runs.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import pickle
-import re
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +17,9 @@ from torch import Tensor, nn
 from anipot import units
 from anipot.elements import atomic_numbers, symbol
 from anipot.energy import EnergyShifter
-from anipot.head import AtomicNetwork, Atomwise, ShiftedSoftplus
+from anipot.head import Atomwise, ShiftedSoftplus
+from anipot.interfaces.schnetpack_energy import energy_network, energy_offsets, energy_output
+from anipot.interfaces.schnetpack_file import ModelFile, check_kind, common_activation, fill, open_model
 from anipot.potential import Potential
 from anipot.representation import BesselBasis, CosineCutoff, GaussianBasis, MollifierCutoff, PaiNN, SchNet
 
@@ -34,15 +32,6 @@ ENERGY_UNITS = {
 }
 LENGTH_UNITS = {"angstrom": 1.0, "ang": 1.0, "å": 1.0, "bohr": units.BOHR_TO_ANGSTROM, "nm": 10.0}
 
-_CUTOFFS = {"CosineCutoff": CosineCutoff, "MollifierCutoff": MollifierCutoff}
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "shifted_softplus": ShiftedSoftplus,
-    "silu": nn.SiLU,
-    "SiLU": nn.SiLU,
-    "tanh": nn.Tanh,
-    "Tanh": nn.Tanh,
-}
-
 
 def read_model(
     path: str | os.PathLike[str],
@@ -52,7 +41,7 @@ def read_model(
     elements: Sequence[str] | None = None,
     output: str | None = None,
 ) -> Potential:
-    """Return the potential in a file of SchNetPack 2: a pickled model (``best_model``) or a state dict.
+    """Return the potential in a file of SchNetPack 2: a pickled model (``best_model``), checkpoint or state dict.
 
     Parameters
     ----------
@@ -63,23 +52,30 @@ def read_model(
     length_unit
         Of the coordinates that it was trained on: "angstrom" (SchNetPack's default), "bohr" or "nm".
     elements
-        Symbols of the elements that it was trained on; the file does not say. By default all that have an embedding.
+        Symbols of the elements that it was trained on; the file does not say. By default all that have an embedding,
+        and an atomic reference where these are added.
     output
-        Name of the energy where the model has several outputs.
+        Name of the energy where the model has several outputs; "output 0", "output 1", … in a state dict.
 
     Returns
     -------
     Potential
-        Its ``info()["source"]`` tells what was found, and what had to be assumed where there is a state dict only:
-        a cosine cutoff, shifted softplus in SchNet, SiLU in PaiNN and in the head.
+        Its ``info()["source"]`` tells what was found, and under "assumed" what a state dict does not say.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        For arguments of a wrong type.
     ValueError
         For an unknown unit, a file that cannot be read, a representation that is neither SchNet nor PaiNN (it is
         named), and for every part that would change the result and is not known here.
+
+    Notes
+    -----
+    Gaussians are taken as stored. The frequencies n π / r_c of a Bessel basis are computed from r_c in full precision;
+    SchNetPack stores them in float32, which is a relative difference of 1e-7.
 
     Examples
     --------
@@ -90,162 +86,85 @@ def read_model(
     """
     per_hartree = _unit(energy_unit, ENERGY_UNITS, "energy unit")
     per_angstrom = _unit(length_unit, LENGTH_UNITS, "length unit")
+    if isinstance(elements, str) or not isinstance(output, (str, type(None))):
+        raise TypeError(f"expected a list of symbols and the name of an output, got {elements!r} and {output!r}")
+    numbers = None if elements is None else list(atomic_numbers(elements))
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    weights, record = _read(path)
+    file = open_model(path)
     try:
-        return _potential(path, weights, record, 1 / per_hartree, per_angstrom, elements, output)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a complete model of SchNetPack: {error}") from error
+        return _potential(file, 1 / per_hartree, per_angstrom, numbers, output)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise file.problem(f"is not a model that can be built: {error}") from error
 
 
 def _unit(name: str, table: dict[str, float], what: str) -> float:
+    if not isinstance(name, str):
+        raise TypeError(f"the {what} must be one of the words {', '.join(table)}, got {type(name).__name__}")
     if name.lower() not in table:
         raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
     return table[name.lower()]
 
 
-# Reading without running anything.
-
-
-class _Record:
-    """What stands in a pickle for an object of a class that is not ours: its class' name and its attributes."""
-
-    name = ""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            vars(self).update(state)
-
-
-#: All that a file may call.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = _ALLOWED.get((module, name))
-        return type(name, (_Record,), {"name": f"{module}.{name}"}) if allowed is None else allowed
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], _Record | None]:
-    """Return the weights by name, and the record of the model where the file is more than a state dict."""
-    try:
-        reader = SimpleNamespace(Unpickler=_Reader, load=None, __name__="anipot.interfaces.schnetpack")
-        found = torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as a file of torch: {type(error).__name__}: {error}") from error
-    if isinstance(found, _Record):
-        return _state(found), found
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a Lightning checkpoint
-        found = {k.removeprefix("model."): v for k, v in found["state_dict"].items()}
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()) or not found:
-        raise ValueError(f"{path} holds neither a model nor a state dict, but {type(found).__name__}")
-    return {name: value.detach() for name, value in found.items()}, None
-
-
-def _state(record: _Record, prefix: str = "") -> dict[str, Tensor]:
-    own = vars(record)
-    hidden = own.get("_non_persistent_buffers_set") or set()
-    tensors = {**own.get("_parameters", {}), **own.get("_buffers", {})}
-    found = {prefix + k: v.detach() for k, v in tensors.items() if v is not None and k not in hidden}
-    for name, child in own.get("_modules", {}).items():
-        if isinstance(child, _Record):
-            found |= _state(child, f"{prefix}{name}.")
-    return found
-
-
-def _child(record: _Record | None, path: str) -> _Record | None:
-    for name in path.split("."):
-        record = None if record is None else vars(record).get("_modules", {}).get(name)
-    return record
-
-
-def _kind(record: _Record | None) -> str:
-    return "" if record is None else type(record).__name__
-
-
-# From what was read to a potential.
-
-
 def _potential(
-    path: Path,
-    weights: dict[str, Tensor],
-    record: _Record | None,
-    energy: float,
-    length: float,
-    elements: Sequence[str] | None,
-    output: str | None,
+    file: ModelFile, energy: float, length: float, numbers: list[int] | None, output: str | None
 ) -> Potential:
-    used: set[str] = set()
-    representation, known = _representation(path, weights, record, length, elements, used)
-    index, key = _energy_output(path, weights, record, output)
-    prefix = f"output_modules.{index}.outnet."
-    network = _head(weights, prefix, _function(path, record, f"output_modules.{index}.outnet.0", "silu"), used)
-    aggregation = vars(_child(record, f"output_modules.{index}") or _Record()).get("aggregation_mode", "sum")
-    if aggregation != "sum":
-        raise ValueError(f"{path}: the output {key!r} is aggregated by {aggregation!r}, but energies are sums")
-    offsets = _offsets(path, weights, record, known, used)
-    # Other outputs do not change the energy; all else would, and must not be passed over.
-    ignored = re.compile(r"output_modules\.\d+\.")
-    unknown = sorted(name for name in weights if name not in used and not ignored.match(name))
+    build = _schnet if _representation(file) == "SchNet" else _painn
+    index, key = energy_output(file, output)
+    mean, references = energy_offsets(file, key)
+    embedding = file.take("representation.embedding.weight", None, None)
+    numbers = _numbers(file, numbers, len(embedding), references)
+    representation = build(file, (len(numbers), embedding.shape[1]), length)
+    representation.embedding.weight.data = embedding[numbers].clone()
+    network = energy_network(file, f"output_modules.{index}.outnet", embedding.shape[1])
+    unknown = sorted(set(file.weights) - file.used)
     if unknown:
-        raise ValueError(f"{path} has parts that are not known here: {', '.join(unknown)}")
+        raise file.problem(f"has parts that are not known here: {', '.join(unknown)}")
+    if not file.modules:
+        file.assumed |= {"aggregation": "sum", "parts without weights": "none that changes the energy"}
     source = {
         "program": "SchNetPack",
-        "file": path.name,
-        "kind": "pickled model" if record is not None else "state dict; cutoff function and activations assumed",
+        "file": file.path.name,
+        "kind": "pickled model" if file.modules else "state dict",
         "output": key,
-        "trained elements": "as given" if elements is not None else "not told by the file",
+        "assumed": file.assumed,
     }
-    head = Atomwise(network, stddev=energy)
+    offsets = mean + (torch.zeros(len(numbers), dtype=torch.float64) if references is None else references[numbers])
     shifter = EnergyShifter((offsets * energy).tolist())
-    return Potential(
-        known, representation, head, shifter, f"{type(representation).__name__} of SchNetPack", {"source": source}
-    )
+    name = f"{type(representation).__name__} of SchNetPack"
+    head = Atomwise(network, stddev=energy)
+    return Potential([symbol(z) for z in numbers], representation, head, shifter, name, {"source": source})
 
 
-def _representation(
-    path: Path,
-    weights: dict[str, Tensor],
-    record: _Record | None,
-    length: float,
-    elements: Sequence[str] | None,
-    used: set[str],
-) -> tuple[SchNet | PaiNN, list[str]]:
-    kind = _kind(_child(record, "representation")) or _guess(weights)
+def _numbers(file: ModelFile, given: list[int] | None, size: int, references: Tensor | None) -> list[int]:
+    """Return the atomic numbers of the elements of the model, whose weights are indexed by them."""
+    known = min(size, 119 if references is None else len(references), 119)
+    file.assumed["elements"] = "all that have weights" if given is None else "as given"
+    for z in given or ():
+        if z >= size:
+            raise file.problem(f"has no embedding of {symbol(z)}; it has {size - 1} elements")
+        if z >= known:
+            raise file.problem(f"has no atomic reference of {symbol(z)}; it has {known - 1}")
+    return list(range(1, known)) if given is None else given
+
+
+def _representation(file: ModelFile) -> str:
+    """Check the classes of all modules but the outputs, and return the name of the representation."""
+    for name in file.modules:
+        check_kind(file, name)
+    needed = ("representation", "representation.cutoff_fn", "representation.radial_basis", "representation.embedding")
+    missing = [name for name in needed if file.modules and name not in file.modules]
+    if missing:
+        raise file.problem(f"is not a complete model of SchNetPack: it has no {', '.join(missing)}")
+    if file.modules and file.modules["representation.embedding"].attributes.get("max_norm") is not None:
+        raise file.problem("has an embedding with max_norm, which is not known here")
+    kind = file.kind("representation") or _guess(file.weights)
     if kind not in ("SchNet", "PaiNN"):
-        raise ValueError(f"{path} has the representation {kind}; known are SchNet and PaiNN")
-    embedding = weights["representation.embedding.weight"]
-    numbers = list(range(1, len(embedding))) if elements is None else list(atomic_numbers(elements))
-    for z in numbers:
-        if z >= len(embedding):
-            raise ValueError(f"{path} has no embedding of {symbol(z)}; it has {len(embedding) - 1} elements")
-    cutoff = float(weights["representation.cutoff_fn.cutoff"]) * length
-    function = _kind(_child(record, "representation.cutoff_fn")) or "CosineCutoff"
-    if function not in _CUTOFFS:
-        raise ValueError(f"{path} has the cutoff function {function}; known: {', '.join(_CUTOFFS)}")
-    basis = _basis(path, weights, length, used)
-    num_interactions = 1 + max(int(m[1]) for m in map(_INTERACTION.match, weights) if m)
-    build = _schnet if kind == "SchNet" else _painn
-    args = len(numbers), embedding.shape[1], num_interactions, cutoff, basis, _CUTOFFS[function]()
-    mine = build(path, weights, record, args, used)
-    used |= {"representation.embedding.weight", "representation.cutoff_fn.cutoff"}
-    mine.embedding.weight.data = embedding[numbers].clone()
-    return mine, [symbol(z) for z in numbers]
-
-
-_INTERACTION = re.compile(r"representation\.interactions\.(\d+)\.")
+        raise file.problem(f"has the representation {kind}; known are SchNet and PaiNN")
+    return kind
 
 
 def _guess(weights: dict[str, Tensor]) -> str:
@@ -262,130 +181,90 @@ def _guess(weights: dict[str, Tensor]) -> str:
     return f"with weights such as {next(iter(weights))!r}"
 
 
-def _basis(path: Path, weights: dict[str, Tensor], length: float, used: set[str]) -> nn.Module:
+def _cutoff(file: ModelFile, length: float) -> tuple[float, nn.Module]:
+    """Return the cutoff (Å) and its function."""
+    start = "representation.cutoff_fn."
+    if start + "switch_on" in file.weights:
+        raise file.problem("has the cutoff function SwitchFunction; known are CosineCutoff and MollifierCutoff")
+    cutoff = file.number(start + "cutoff") * length
+    mollifier = start + "eps" in file.weights
+    if file.modules and mollifier != (file.kind("representation.cutoff_fn") == "MollifierCutoff"):
+        raise file.problem(f"has no eps of a MollifierCutoff, or one of a {file.kind('representation.cutoff_fn')}")
+    if not file.modules:
+        file.assumed["cutoff function"] = "mollifier, since eps is stored" if mollifier else "cosine"
+    if mollifier:
+        # Theirs is 0 above r_c − eps. Ours goes to 0 at r_c; it must be nothing above r_c − eps.
+        eps = file.number(start + "eps") * length / cutoff if cutoff else -1.0
+        if not 0 <= eps < 0.01:
+            raise file.problem(
+                f"has a MollifierCutoff at {cutoff:g} Å with a relative eps of {eps:g}; known: 0 to 0.01"
+            )
+    return cutoff, MollifierCutoff() if mollifier else CosineCutoff()
+
+
+def _basis(file: ModelFile, length: float) -> nn.Module:
     start = "representation.radial_basis."
-    used |= {name for name in weights if name.startswith(start)}
-    if start + "widths" in weights:
-        centers = weights[start + "offsets"].double() * length  # as stored: rebuilding them differs in the last bits
-        return GaussianBasis(centers, 0.5 / (weights[start + "widths"].double() * length) ** 2)
-    if start + "freqs" in weights:
-        frequencies = weights[start + "freqs"].double() / length
-        basis = BesselBasis(len(frequencies), torch.pi / float(frequencies[0]))
+    if start + "widths" in file.weights:
+        centers = file.take(start + "offsets", None)  # as stored: rebuilding them differs in the last bits
+        widths = file.take(start + "widths", len(centers))
+        return GaussianBasis(centers.double() * length, 0.5 / (widths.double() * length) ** 2)
+    if start + "freqs" in file.weights:
+        frequencies = file.take(start + "freqs", None).double()
         if length != 1:
-            raise ValueError(f"{path} has a Bessel basis, whose values have a unit: only models trained in Å are read")
-        return basis
-    raise ValueError(f"{path} has a radial basis that is not known here; known: GaussianRBF, BesselRBF")
+            raise file.problem("has a Bessel basis, whose values have a unit: only models trained in Å are read")
+        n = torch.arange(1, len(frequencies) + 1, dtype=torch.float64)
+        first = float((n * frequencies).sum() / (n * n).sum())  # the best fit to rounded ones
+        if not first > 0 or not torch.allclose(frequencies, n * first, rtol=1e-6, atol=0):
+            raise file.problem("has a Bessel basis whose frequencies are not 1, 2, 3, … times the first")
+        return BesselBasis(len(frequencies), math.pi / first)
+    raise file.problem("has a radial basis that is not known here; known: GaussianRBF, GaussianRBFCentered, BesselRBF")
 
 
-def _schnet(
-    path: Path, weights: dict[str, Tensor], record: _Record | None, args: tuple[Any, ...], used: set[str]
-) -> SchNet:
-    for part in ("filter_network.0", "f2out.0"):
-        activation = _function(path, record, f"representation.interactions.0.{part}", "shifted_softplus")
-        if not isinstance(activation, ShiftedSoftplus):
-            raise ValueError(f"{path} has the activation {type(activation).__name__}; a SchNet has a shifted softplus")
-    num_filters = len(weights["representation.interactions.0.in2f.weight"])
-    mine = SchNet(*args, num_filters=num_filters)  # type: ignore[misc]
+def _schnet(file: ModelFile, sizes: tuple[int, int], length: float) -> SchNet:
+    cutoff, function = _cutoff(file, length)
+    start, basis = "representation.interactions", _basis(file, length)
+    steps = range(file.count(start))
+    layers = [f"{start}.{i}.{part}.0" for i in steps for part in ("f2out", "filter_network")]
+    linear = [f"{start}.{i}.{part}" for i in steps for part in ("in2f", "f2out.1", "filter_network.1")]
+    if not isinstance(common_activation(file, layers, "shifted_softplus", "SchNet"), ShiftedSoftplus):
+        raise file.problem("has another activation than shifted_softplus in its SchNet")
+    common_activation(file, linear, "Identity")
+    file.take(f"{start}.0.f2out.1.weight", sizes[1], sizes[1])  # before anything of this size is made
+    num_filters = len(file.take(f"{start}.0.filter_network.1.weight", None, None))
+    file.take(f"{start}.0.filter_network.1.weight", num_filters, num_filters)
+    mine = SchNet(*sizes, len(steps), cutoff, basis, function, num_filters=num_filters)
     names = {"inward": "in2f", "outward.0": "f2out.0", "outward.2": "f2out.1"}
     names |= {"filters.0": "filter_network.0", "filters.2": "filter_network.1"}
-    _fill(mine.interactions, "representation.interactions", names, weights, used)
+    fill(file, mine.interactions, start, names)
     return mine
 
 
-def _painn(
-    path: Path, weights: dict[str, Tensor], record: _Record | None, args: tuple[Any, ...], used: set[str]
-) -> PaiNN:
-    activation = _function(path, record, "representation.interactions.0.interatomic_context_net.0", "silu")
-    own = vars(_child(record, "representation.mixing.0") or _Record())
-    shared = len(weights["representation.filter_net.weight"]) == 3 * args[1] and args[2] > 1
-    options = {"activation": activation, "shared_filters": shared, "epsilon": own.get("epsilon", 1e-8)}
-    mine = PaiNN(*args, **options)
-    _fill(nn.ModuleList([mine]), "", {"filters": "representation.filter_net"}, weights, used)
+def _painn(file: ModelFile, sizes: tuple[int, int], length: float) -> PaiNN:
+    cutoff, function = _cutoff(file, length)
+    start, mixing = "representation.interactions", "representation.mixing"
+    steps, basis, features = range(file.count(start)), _basis(file, length), sizes[1]
+    nets = [f"{start}.{i}.interatomic_context_net" for i in steps]
+    nets += [f"{mixing}.{i}.intraatomic_context_net" for i in steps]
+    activation = common_activation(file, [net + ".0" for net in nets], "silu", "PaiNN")
+    linear = [net + ".1" for net in nets] + [f"{mixing}.{i}.mu_channel_mix" for i in steps]
+    common_activation(file, ["representation.filter_net", *linear], "Identity")
+    file.take(f"{mixing}.0.intraatomic_context_net.0.weight", features, 2 * features)  # before any of this size is made
+    rows = len(file.take("representation.filter_net.weight", None, None))
+    shared = rows == 3 * features and len(steps) > 1
+    epsilon = _epsilon(file, len(steps))
+    mine = PaiNN(*sizes, len(steps), cutoff, basis, function, activation, shared_filters=shared, epsilon=epsilon)
+    fill(file, [mine], "", {"filters": "representation.filter_net"})
     net = "interatomic_context_net"
-    _fill(
-        mine.messages, "representation.interactions", {"context.0": f"{net}.0", "context.2": f"{net}.1"}, weights, used
-    )
+    fill(file, mine.messages, start, {"context.0": f"{net}.0", "context.2": f"{net}.1"})
     net = "intraatomic_context_net"
-    names = {"context.0": f"{net}.0", "context.2": f"{net}.1", "mix": "mu_channel_mix"}
-    _fill(mine.mixing, "representation.mixing", names, weights, used)
+    fill(file, mine.mixing, mixing, {"context.0": f"{net}.0", "context.2": f"{net}.1", "mix": "mu_channel_mix"})
     return mine
 
 
-def _fill(
-    blocks: nn.ModuleList, prefix: str, names: dict[str, str], weights: dict[str, Tensor], used: set[str]
-) -> None:
-    """Copy the weights of dense layers, ``names`` giving theirs for ours."""
-    for i, block in enumerate(blocks):
-        for mine, theirs in names.items():
-            layer: Any = block.get_submodule(mine)
-            for part in ("weight", "bias") if layer.bias is not None else ("weight",):
-                name = f"{prefix}.{i}.{theirs}.{part}" if prefix else f"{theirs}.{part}"
-                if weights[name].shape != getattr(layer, part).shape:
-                    raise KeyError(f"{name} has the shape {tuple(weights[name].shape)}")
-                getattr(layer, part).data = weights[name].clone()
-                used.add(name)
-
-
-def _function(path: Path, record: _Record | None, layer: str, default: str) -> nn.Module:
-    """Return the activation of a dense layer of theirs."""
-    found = _child(record, layer)
-    name = default
-    if found is not None:
-        given = vars(found).get("activation", vars(found).get("_modules", {}).get("activation", default))
-        name = given.__name__ if isinstance(given, type) else type(given).__name__
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"{path} has the activation {name} in {layer}; known: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]()
-
-
-def _energy_output(
-    path: Path, weights: dict[str, Tensor], record: _Record | None, output: str | None
-) -> tuple[int, str]:
-    """Return the index and the name of the atomwise output that is the energy."""
-    found: dict[int, str] = {}
-    for match in map(re.compile(r"output_modules\.(\d+)\.outnet\.").match, weights):
-        if match:
-            module = _child(record, f"output_modules.{match[1]}")
-            if _kind(module) in ("", "Atomwise"):
-                found[int(match[1])] = str(vars(module or _Record()).get("output_key", f"output {match[1]}"))
-    chosen = [i for i, key in found.items() if output is None or key == output]
-    if len(chosen) != 1:
-        raise ValueError(
-            f"{path} has the atomwise outputs {', '.join(found.values()) or 'none'}; choose one by `output`"
-        )
-    return chosen[0], found[chosen[0]]
-
-
-def _head(weights: dict[str, Tensor], prefix: str, activation: nn.Module, used: set[str]) -> AtomicNetwork:
-    layers = sorted({int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix)})
-    sizes = [weights[f"{prefix}{layers[0]}.weight"].shape[1]]
-    sizes += [weights[f"{prefix}{i}.weight"].shape[0] for i in layers]
-    if sizes[-1] != 1:
-        raise KeyError(f"the energy's network returns {sizes[-1]} values, not 1")
-    network = AtomicNetwork(sizes, activation)
-    names = {f"linears.{k}": f"{prefix}{i}" for k, i in enumerate(layers)}
-    _fill(nn.ModuleList([network]), "", names, weights, used)
-    return network
-
-
-def _offsets(
-    path: Path, weights: dict[str, Tensor], record: _Record | None, elements: list[str], used: set[str]
-) -> Tensor:
-    """Return what the postprocessors add for each atom: a mean, and a value of the element."""
-    numbers = list(atomic_numbers(elements))
-    total = torch.zeros(len(numbers), dtype=torch.float64)
-    post = _child(record, "postprocessors")
-    for name, module in ({} if post is None else vars(post).get("_modules", {})).items():
-        if _kind(module) not in ("CastTo64", "CastTo32", "AddOffsets"):
-            raise ValueError(f"{path} ends with {_kind(module)} (postprocessor {name}), which is not known here")
-        if _kind(module) == "AddOffsets" and not vars(module).get("is_extensive", True):
-            raise ValueError(f"{path} adds an offset that does not grow with the number of atoms; energies are sums")
-    for name in weights:
-        if re.fullmatch(r"postprocessors\.\d+\.mean", name):
-            total += weights[name].double().reshape(())
-        elif re.fullmatch(r"postprocessors\.\d+\.atomref", name):
-            total += weights[name].double().reshape(-1)[numbers]
-        else:
-            continue
-        used.add(name)
-    return total
+def _epsilon(file: ModelFile, num_interactions: int) -> float:
+    if not file.modules:
+        file.assumed["epsilon"] = "1e-8 under the root of PaiNN"
+    found = {file.attribute(f"representation.mixing.{i}", "epsilon", 1e-8, float) for i in range(num_interactions)}
+    if len(found) != 1 or not 0 <= min(found) < math.inf:
+        raise file.problem(f"has the epsilons {sorted(found)} in its mixing blocks; expected one number ≥ 0")
+    return found.pop()
