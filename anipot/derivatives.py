@@ -12,12 +12,13 @@ from torch import Tensor
 
 from anipot.elements import symbol
 from anipot.energy import EnergyShifter
-from anipot.engine import Engine, engine_of
+from anipot.engine import Engine, Values, engine_of
 from anipot.hessian import gradient_graph, hessian_of, native_hessian
 from anipot.kernels.messages import first_derivatives_of_geometry
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
 from anipot.potential import Potential
+from anipot.separate import terms_alone, terms_stand_alone
 from anipot.structures import SpeciesConverter, System, check_charge
 
 #: Bytes that the atoms computed together may take for features, networks and their gradients. Larger systems are
@@ -218,7 +219,8 @@ def evaluate_natively(
     skin: float = 0.0,
 ) -> SinglePoint | None:
     """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
-    if ask.properties:
+    potential = engine.potential
+    if ask.properties or not terms_stand_alone(potential):
         return None
     values = engine.evaluate(
         species,
@@ -235,10 +237,20 @@ def evaluate_natively(
         return None
     hessian = None
     if ask.hessian:
-        system = engine.potential.system(species, coordinates, cell, pbc)
-        hessian = native_hessian(engine.potential, system, find_pairs(*system, engine.potential.cutoff))
+        system = potential.system(species, coordinates, cell, pbc)
+        hessian = native_hessian(potential, system, find_pairs(*system, potential.representation.cutoff))  # type: ignore[arg-type]
         if hessian is None:
             return None
+    result = _result(species, values, hessian, ask)
+    if not len(potential.terms):
+        return result
+    system = potential.system(species, coordinates, cell, pbc)
+    alone = terms_alone(potential)
+    of_terms = evaluate(alone, system, find_pairs(*system, alone.cutoff), ask._replace(members=False), species)
+    return _sum(result, of_terms)
+
+
+def _result(species: Tensor, values: Values, hessian: Tensor | None, ask: Ask) -> SinglePoint:
     if not ask.members:
         return SinglePoint(species, values.energies, values.forces, values.stress, hessian, values.atomic_energies)
     atomic = values.atomic_energies
@@ -251,6 +263,21 @@ def evaluate_natively(
         atomic_energies=None if atomic is None else atomic.mean(0),
         members=Members(values.energies, values.forces, values.stress, atomic, num_atoms=(species >= 0).sum(-1)),
     )
+
+
+def _sum(one: SinglePoint, other: SinglePoint) -> SinglePoint:
+    """Return the sum of two contributions, the second of which all members of the first have in common."""
+
+    def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else a + b
+
+    names = ("energies", "forces", "stress", "hessian", "atomic_energies")
+    total = {name: add(getattr(one, name), getattr(other, name)) for name in names}
+    members = one.members
+    if members is not None:
+        each = {name: add(getattr(members, name), getattr(other, name)) for name in (*names[:3], names[4])}
+        members = Members(**each, num_atoms=members.num_atoms)  # type: ignore[arg-type]
+    return SinglePoint(one.species, **total, members=members)  # type: ignore[arg-type]
 
 
 def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, species: Tensor) -> SinglePoint:

@@ -1,9 +1,9 @@
 """The whole potential as one native call: search, AEVs, networks of all members, and their gradient.
 
-An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks on the CPU. It reads the weights where torch
-keeps them at every call, so that nothing packed can become stale. What it remembers between calls (addresses, sizes,
-activations) is compared with the model after every call, for the elements that took part; if anything differs, the
-result is thrown away and computed again.
+An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks on the CPU, without its energy terms. It reads
+the weights where torch keeps them at every call, so that nothing packed can become stale. What it remembers between
+calls (addresses, sizes, activations) is compared with the model after every call, for the elements that took part; if
+anything differs, the result is thrown away and computed again.
 """
 
 from __future__ import annotations
@@ -367,8 +367,9 @@ def _check_methods(potential: Potential) -> None:
 
 def _check_parts(potential: Potential) -> None:
     """Refuse parts that compute something else than the kernels do, or keep their numbers in another way."""
-    if len(potential.terms):
-        raise NotCovered(f"the potential has energy terms: {', '.join(type(t).__name__ for t in potential.terms)}")
+    looking = [type(term).__name__ for term in potential.terms if getattr(term, "needs_features", True)]
+    if looking:
+        raise NotCovered(f"the potential has energy terms that look at the features: {', '.join(looking)}")
     for part, plain, names in (
         (potential.shifter, EnergyShifter, ("sae", "atomic")),
         (potential.converter, SpeciesConverter, ("convert",)),

@@ -22,12 +22,12 @@ HESSIAN_BYTES = 512 * 2**20
 
 def hessian_of(potential: Potential, system: System, pairs: Pairs) -> Tensor:
     """Return d²E/dx² (B, 3A, 3A) of the mean over members, given all pairs within the cutoff."""
-    hessian = native_hessian(potential, system, pairs)
+    hessian = None if len(potential.terms) else native_hessian(potential, system, pairs)
     return _by_autograd(potential, system, pairs) if hessian is None else hessian
 
 
 def native_hessian(potential: Potential, system: System, pairs: Pairs) -> Tensor | None:
-    """Return the same where the kernels cover the potential, else None."""
+    """Return the same, without energy terms, where the kernels cover the potential; else None."""
     if engine_of(potential).covers() or not isinstance(potential.representation, AEVComputer):
         return None
     aev, head = potential.representation, potential.head

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from contracts import ELEMENTS, SELF_ENERGIES
+from contracts import ELEMENTS, SELF_ENERGIES, needs_kernels
 from contracts import molecule as scattered
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from anipot import (
 )
 from anipot.environments import Environments
 from anipot.neighbors import Pairs, displacements, find_pairs
+from anipot.separate import terms_alone
 from anipot.structures import System
 from anipot.terms import ErfDamping, ShortRangeExclusion
 from anipot.units import BOHR_TO_ANGSTROM, COULOMB, HARTREE_TO_EV
@@ -826,3 +828,35 @@ def test_missing_s_dftd3(monkeypatch: pytest.MonkeyPatch) -> None:
     atoms.pbc = True
     with pytest.raises(ModuleNotFoundError, match=r"needs the package dftd3: pip install anipot\[d3\]"):
         energy(d3, atoms, ELEMENTS)
+
+
+@needs_kernels
+@pytest.mark.parametrize("periodic", [False, True])
+def test_networks_are_native_beside_terms_that_need_no_features(periodic: bool) -> None:
+    bare = potential()
+    args = bare.elements, bare.representation, bare.head, bare.shifter
+    model = Potential(*args, terms=[ZBL(bare.elements), Coulomb(bare.elements, [0.1, -0.1, 0.2, -0.2], neutral=True)])
+    model = Potential(*args, terms=[ZBL(bare.elements)]) if periodic else model
+    species, x = anipot.pad([scattered(7, 1, spacing=1.1), scattered(4, 2, spacing=1.1)])
+    x[species < 0] = torch.nan
+    lattice = (6.5 * torch.eye(3, dtype=torch.float64), torch.tensor([True, True, False])) if periodic else ()
+    ask = {"stress": periodic, "hessian": True, "atomic_energies": True, "members": True}
+    with mock.patch("anipot.derivatives.terms_alone", side_effect=terms_alone) as apart:
+        found = anipot.single_point(model, species, x, *lattice, **ask)
+    assert apart.call_count == 1
+    with anipot.reference_path():
+        expected = anipot.single_point(model, species, x, *lattice, **ask)
+    for name in ("energies", "forces", "atomic_energies", "hessian", *(["stress"] if periodic else [])):
+        wanted = getattr(expected, name)
+        atol = 1e-12 * max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(getattr(found, name), wanted, rtol=0, atol=atol)
+        if name != "hessian":
+            ours, theirs = getattr(found.members, name), getattr(expected.members, name)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+    learned = AtomicNetwork((384, 4, 1), CELU(0.1)).double()
+    model.terms.append(Coulomb(bare.elements, learned))  # which does need features
+    if not periodic:
+        both = anipot.single_point(model, species, x).energies
+        assert (both - found.energies).abs().max() > 1e-6
+        with anipot.reference_path():
+            torch.testing.assert_close(both, anipot.single_point(model, species, x).energies)

@@ -173,6 +173,11 @@ class Coulomb(ExactBuffers):
             self._check_damping()
 
     @property
+    def needs_features(self) -> bool:
+        """Whether charges come from a network on the features of the atoms."""
+        return self.network is not None
+
+    @property
     def needs_positions(self) -> bool:
         """Whether it looks at more than vectors: reciprocal space does."""
         return self.cutoff < math.inf

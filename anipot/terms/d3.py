@@ -69,6 +69,7 @@ class D3(nn.Module):
 
     #: The coordinates themselves are needed; the list of pairs is not.
     needs_positions = True
+    needs_features = False
     #: Å; the potential need not search any pairs for it.
     cutoff = 0.0
 

@@ -69,6 +69,7 @@ class ZBL(ExactBuffers):
 
     #: Vectors of pairs are all it looks at.
     needs_positions = False
+    needs_features = False
 
     numbers: Tensor
     power: Tensor

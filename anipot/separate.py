@@ -1,0 +1,36 @@
+"""Energy terms apart from the networks, so that these can be computed natively all the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from anipot.energy import EnergyShifter
+from anipot.neighbors import Pairs
+from anipot.potential import Potential
+
+
+class _NoFeatures(nn.Module):
+    cutoff, num_features = 1.0, 0  # a search wants some cutoff
+
+    def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
+        return vectors.new_zeros(len(species), 0)
+
+
+class _NoEnergy(nn.Module):
+    def atomic_energies(self, species: Tensor, features: Tensor) -> Tensor:
+        return features.new_zeros(1, len(species), dtype=torch.float64)
+
+
+def terms_stand_alone(potential: Potential) -> bool:
+    """Whether no term of a potential looks at the features."""
+    return not any(getattr(term, "needs_features", True) for term in potential.terms)
+
+
+def terms_alone(potential: Potential) -> Potential:
+    """Return the terms of a potential (shared, not copied) as one without a network and without self energies."""
+    shifter = EnergyShifter([0.0] * len(potential.elements))
+    terms = list(potential.terms)
+    index = potential.periodic_table_index
+    alone = Potential(potential.elements, _NoFeatures(), _NoEnergy(), shifter, "terms", {}, index, terms=terms)
+    return alone.to(potential.device)
