@@ -135,10 +135,10 @@ class SchNet(MessagePassing):
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
-        return torch.stack(self._steps(species, pairs, vectors)).sum(0)
+        return self._steps(species, pairs, vectors)[0]
 
-    def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> list[Tensor]:
-        """Return the embedding and the correction of each interaction, (N, F) each."""
+    def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the sum of the embedding and of the corrections of all interactions, and each of them, (N, F)."""
         vectors = vectors.to(self.embedding.weight.dtype)
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
         native = self._native_filters(half)
@@ -152,7 +152,7 @@ class SchNet(MessagePassing):
             v = torch.where(real, v, 0.0)  # ghosts would get the biases
             steps.append(v)
             x = x + v
-        return steps
+        return x, steps
 
     def _native_filters(self, half: HalfPairs) -> list[kernels.FilterConstants] | None:
         """Return the filters of each interaction as the kernels take them; None where torch computes them."""
@@ -234,7 +234,7 @@ class ScSchNet(SchNet):
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
-        steps = torch.stack(self._steps(species, pairs, vectors))  # (T + 1, N, F)
+        steps = torch.stack(self._steps(species, pairs, vectors)[1])  # (T + 1, N, F)
         return torch.einsum("l,lnf->nf", self.contribution_weights, steps)
 
     @torch.no_grad()
@@ -247,5 +247,5 @@ class ScSchNet(SchNet):
         """
         species, pairs, vectors = self._geometry(input_, cell, pbc)
         flat = species.reshape(-1)
-        steps = torch.stack(self._steps(flat, pairs, vectors))[:, flat >= 0]
+        steps = torch.stack(self._steps(flat, pairs, vectors)[1])[:, flat >= 0]
         return steps.norm(dim=-1).sum(-1) / max(1, steps.shape[1]) * self.contribution_weights
