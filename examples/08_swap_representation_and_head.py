@@ -80,14 +80,14 @@ PAIRS = [
 
 
 def standardize(model: anipot.Potential) -> None:
-    """Let the first layer of each network see features of mean 0 and spread 1, by what it starts from."""
+    """Let the first layer of each network see features of mean 0 and a spread of at most 1, by what it starts from."""
     index = model.converter.convert(species[train[:50]])
     x = model.representation((index, coordinates[train[:50]])).features.detach()
     nets = list(model.head) if isinstance(model.head, anipot.ANIModel) else list(model.head.networks)
     for i, net in enumerate(nets):
         mine = x[index == i] if len(nets) > 1 else x[index >= 0]
         spread = mine.std(0)
-        scale = torch.where(spread > 1e-4 * spread.max(), 1 / spread.clamp(min=1e-12), 0.0)
+        scale = 1 / (spread + 0.1 * spread.max())  # columns that hardly vary are mostly noise
         first = net.linears[0]
         with torch.no_grad():
             first.weight *= scale

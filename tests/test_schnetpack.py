@@ -249,7 +249,7 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 X = torch.tensor([[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0], [0.5, 2.5, 2.0]]], dtype=torch.float64)
 Z = torch.tensor([[8, 1, 1, 6]])
 
-# Energies and forces of SchNetPack 2.2.0 (torch 2.13.0, CPU, float64), by tests/data/schnetpack_small.py.
+# Energies and forces of SchNetPack 2.2.0 (torch 2.13.0, CPU, float64), by tools/make_schnetpack_references.py.
 SMALL = {
     "schnet": (
         -1.1179195283051389,

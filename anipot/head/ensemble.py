@@ -43,7 +43,7 @@ class Ensemble(nn.ModuleList):
         for name in ("num_features", "extensive", "per_atom"):
             values = {getattr(model, name, None) for model in models} - {None}
             if len(values) > 1:
-                raise ValueError(f"all members of an Ensemble must be alike, got {name} of {sorted(map(str, values))}")
+                raise ValueError(f"all members of an Ensemble must be alike, got {name} of {sorted(values, key=str)}")
         super().__init__(models)
 
     @property

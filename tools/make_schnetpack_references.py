@@ -1,4 +1,4 @@
-"""Print the numbers in tests/test_schnetpack.py: PYTHONPATH=<schnetpack>/src python tests/data/schnetpack_small.py."""
+"""Print the numbers in tests/test_schnetpack.py: PYTHONPATH=<schnetpack>/src python tools/make_schnetpack_references.py."""
 
 import schnetpack as spk
 import torch
