@@ -1,4 +1,4 @@
-"""Print the numbers in tests/test_schnetpack.py: PYTHONPATH=<schnetpack>/src python tools/make_schnetpack_references.py."""
+"""Print the numbers in tests/test_schnetpack.py; run with the sources of SchNetPack on PYTHONPATH."""
 
 import schnetpack as spk
 import torch
