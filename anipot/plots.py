@@ -85,5 +85,6 @@ def plot_parity(reference: Any, predicted: Any, label: str, unit: str, ax: Axes 
     error = y - x
     mae, rmse = np.abs(error).mean(), np.sqrt((error**2).mean())
     ax.set(xlabel=f"{label}, reference ({unit})", ylabel=f"{label}, predicted ({unit})")
+    ax.locator_params(nbins=5)  # labels of small panels would run into each other
     ax.set_title(f"MAE {mae:.3g} {unit}, RMSE {rmse:.3g} {unit}")
     return ax
