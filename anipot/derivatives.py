@@ -236,15 +236,16 @@ def evaluate_natively(
     if values is None:
         return None
     hessian = None
+    if not ask.hessian and not len(potential.terms):
+        return _result(species, values, None, ask)
+    system = potential.system(species, coordinates, cell, pbc)
     if ask.hessian:
-        system = potential.system(species, coordinates, cell, pbc)
         hessian = native_hessian(potential, system, find_pairs(*system, potential.representation.cutoff))  # type: ignore[arg-type]
         if hessian is None:
             return None
     result = _result(species, values, hessian, ask)
     if not len(potential.terms):
         return result
-    system = potential.system(species, coordinates, cell, pbc)
     alone = terms_alone(potential)
     of_terms = evaluate(alone, system, find_pairs(*system, alone.cutoff), ask._replace(members=False), species)
     return _sum(result, of_terms)

@@ -29,16 +29,19 @@ class Environments(NamedTuple):
     #: Coordinates, cells and the shape (B, A) of the batch; None where an engine brought nothing but vectors.
     system: System | None = None
 
-    def whole_system(self) -> System:
+    def whole_system(self, who: str = "this head") -> System:
         """Return the batch with its coordinates.
 
         Raises
         ------
         ValueError
-            If an engine brought nothing but vectors.
+            If an engine brought nothing but vectors, naming ``who`` needs more.
         """
         if self.system is None:
-            raise ValueError("this needs the coordinates of whole molecules, but only pairs and vectors were given")
+            raise ValueError(
+                f"{who} needs coordinates and cells, but was given vectors of pairs only; "
+                "pass the system to members_from_vectors, or leave this part to the engine"
+            )
         return self.system
 
     @property

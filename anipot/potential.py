@@ -137,25 +137,22 @@ class Potential(nn.Module):
 
     def _check_consistent(self) -> None:
         num_species = len(self.elements)
-        heads = {f"property head {name!r}": head for name, head in self.property_heads.items()}
-        parts = {"representation": self.representation, "head": self.head, **heads}
-        parts |= {f"term {type(term).__name__}": term for term in self.terms}
-        counts = {part: getattr(module, "num_species", None) for part, module in parts.items()}
-        counts["shifter"] = len(self.shifter.self_energies) - self.shifter.fit_intercept
-        for part, count in counts.items():
+        heads = [("head", self.head), *((f"property head {k!r}", v) for k, v in self.property_heads.items())]
+        terms = [(f"term {type(term).__name__}", term) for term in self.terms]
+        parts = [("representation", self.representation), *heads]
+        counts = [(part, getattr(module, "num_species", None)) for part, module in parts + terms]
+        counts.append(("shifter", len(self.shifter.self_energies) - self.shifter.fit_intercept))
+        for part, count in counts:
             if count is not None and count != num_species:
                 raise ValueError(
                     f"the {part} is made for {count} elements, but {num_species} were given: {self.elements}"
                 )
-        for term in self.terms:
+        for part, term in terms:
             elements = getattr(term, "elements", self.elements)
             if tuple(elements) != self.elements:
-                raise ValueError(
-                    f"the term {type(term).__name__} is made for {elements}, but the potential for {self.elements}"
-                )
+                raise ValueError(f"the {part} is made for {elements}, but the potential for {self.elements}")
         length = getattr(self.representation, "num_features", None)
-        terms = {f"term {type(term).__name__}": term for term in self.terms}
-        for part, module in {"head": self.head, **heads, **terms}.items():
+        for part, module in heads + terms:
             expected = getattr(module, "num_features", None)
             if length is not None and expected is not None and expected != length:
                 raise ValueError(f"the {part} takes {expected} features, but the representation returns {length}")
@@ -163,7 +160,7 @@ class Potential(nn.Module):
             raise ValueError(
                 "the head returns the mean over atoms, but energies are sums; put it among the `properties`"
             )
-        for part, module in parts.items():
+        for part, module in parts:
             own = tuple(getattr(module, "elements", self.elements))
             if own != self.elements:
                 raise ValueError(f"the {part} is made for the elements {own}, but {self.elements} were given")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from anipot.energy import EnergyShifter
 from anipot.neighbors import Pairs
 from anipot.potential import Potential
+
+#: The terms of each potential asked for.
+_alone: WeakKeyDictionary[Potential, Potential] = WeakKeyDictionary()
 
 
 class _NoFeatures(nn.Module):
@@ -28,9 +33,15 @@ def terms_stand_alone(potential: Potential) -> bool:
 
 
 def terms_alone(potential: Potential) -> Potential:
-    """Return the terms of a potential (shared, not copied) as one without a network and without self energies."""
+    """Return the terms of a potential (shared, not copied) as one without a network and without self energies.
+
+    It is kept, since every step of a dynamics asks for it, until the terms are others.
+    """
+    terms, index, device = list(potential.terms), potential.periodic_table_index, potential.device
+    known = _alone.get(potential)
+    if known is not None and (list(known.terms), known.periodic_table_index, known.device) == (terms, index, device):
+        return known
     shifter = EnergyShifter([0.0] * len(potential.elements))
-    terms = list(potential.terms)
-    index = potential.periodic_table_index
     alone = Potential(potential.elements, _NoFeatures(), _NoEnergy(), shifter, "terms", {}, index, terms=terms)
-    return alone.to(potential.device)
+    _alone[potential] = alone.to(device)
+    return alone

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from anipot.exact import ExactBuffers
 from anipot.kernels import aev as kernels
-from anipot.neighbors import Pairs
 from anipot.neighbors.traced import all_triples
 from anipot.representation.cutoffs import NATIVE_CUTOFFS, CosineCutoff
-from anipot.representation.parts import features_of, pair_channels, within
-from anipot.structures import SpeciesFeatures
+from anipot.representation.parts import NeighborhoodFeatures, pair_channels, within
 
 
-class AEVComputer(ExactBuffers):
+class AEVComputer(NeighborhoodFeatures):
     r"""Atomic environment vectors (Smith, Isayev, Roitberg, doi:10.1039/C6SC05720A, eqs. 3 and 4).
 
     Radial terms of an atom i, one set for each element of the neighbor j:
@@ -159,29 +156,6 @@ class AEVComputer(ExactBuffers):
     def aev_length(self) -> int:
         """Length of one AEV, under the name that TorchANI gives it."""
         return self.num_features
-
-    def forward(
-        self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
-    ) -> SpeciesFeatures:
-        """Return the AEVs (B, A, F), zero for ghosts.
-
-        Parameters
-        ----------
-        input_
-            Species (B, A) as element indices, ghosts -1, and coordinates (B, A, 3) in Å.
-        cell, pbc
-            (3, 3) or (B, 3, 3) in Å, and (3,) or (B, 3) bool.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``check_system``; also for species beyond ``num_species`` and for two atoms on one spot.
-        """
-        return features_of(self, input_, cell, pbc)
-
-    def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
-        """Return the AEVs (N, F) of N flat slots with element indices ``species`` (N,), given the vectors (P, 3)."""
-        return self.from_neighborhoods(pairs.center, species[pairs.neighbor], vectors, len(species))
 
     def from_neighborhoods(self, center: Tensor, neighbor_species: Tensor, vectors: Tensor, num_atoms: int) -> Tensor:
         """Return the AEVs (N, F) of N atoms from their neighbors alone.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anipot.neighbors import Pairs
 from anipot.representation.cutoffs import CosineCutoff
-from anipot.representation.parts import surroundings
+from anipot.representation.parts import features_of
 from anipot.structures import SpeciesFeatures
 
 
@@ -87,15 +87,7 @@ class MessagePassing(nn.Module):
             As ``check_system``; also for species beyond ``num_species``, for two atoms on one spot, and for a periodic
             molecule where the cutoff is infinite.
         """
-        species, pairs, vectors = self._geometry(input_, cell, pbc)
-        features = self.from_pairs(species.reshape(-1), pairs, vectors)
-        return SpeciesFeatures(species, features.view(*species.shape, -1))
-
-    def _geometry(
-        self, input_: tuple[Tensor, Tensor], cell: Tensor | None, pbc: Tensor | None
-    ) -> tuple[Tensor, Pairs, Tensor]:
-        system, pairs, vectors = surroundings(input_, cell, pbc, self.num_species, self.cutoff)
-        return system.species, pairs, vectors
+        return features_of(self, input_, cell, pbc, self.embedding.weight.dtype)
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""

@@ -17,6 +17,7 @@ from anipot.representation.cutoffs import NATIVE_CUTOFFS
 from anipot.representation.layers import dense
 from anipot.representation.message_passing import MessagePassing, decay_of, interactions
 from anipot.representation.messages import HalfPairs, convolve, half_pairs
+from anipot.representation.parts import surroundings
 from anipot.representation.radial import GaussianBasis
 
 
@@ -245,7 +246,7 @@ class ScSchNet(SchNet):
 
         Arguments are those of ``forward``.
         """
-        species, pairs, vectors = self._geometry(input_, cell, pbc)
-        flat = species.reshape(-1)
+        system, pairs, vectors = surroundings(input_, cell, pbc, self.num_species, self.cutoff)
+        flat = system.species.reshape(-1)
         steps = torch.stack(self._steps(flat, pairs, vectors)[1])[:, flat >= 0]
         return steps.norm(dim=-1).sum(-1) / max(1, steps.shape[1]) * self.contribution_weights

@@ -9,11 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from anipot.exact import ExactBuffers
-from anipot.neighbors import Pairs
 from anipot.neighbors.traced import all_triples, places
 from anipot.representation.cutoffs import CosineCutoff
-from anipot.representation.parts import features_of, within
+from anipot.representation.parts import NeighborhoodFeatures, within
 from anipot.representation.symmetry_parameters import (
     angular_functions,
     angular_table,
@@ -21,13 +19,12 @@ from anipot.representation.symmetry_parameters import (
     radial_table,
     shifted_gaussians,
 )
-from anipot.structures import SpeciesFeatures
 
 #: Below this, (1 ± cos θ) / 2 is taken for 0 where its second derivative to the power of ζ < 2 would overflow.
 _TINY = 1e-30
 
 
-class SymmetryFunctions(ExactBuffers):
+class SymmetryFunctions(NeighborhoodFeatures):
     """What ``ACSF`` and ``wACSF`` share: all but the channels and weights that elements have.
 
     Parameters
@@ -139,29 +136,6 @@ class SymmetryFunctions(ExactBuffers):
         """Number F of features of one atom."""
         of_neighbor, of_pair = self._num_channels
         return of_neighbor * len(self.radial) + of_pair * len(self.angular)
-
-    def forward(
-        self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
-    ) -> SpeciesFeatures:
-        """Return the features (B, A, F), zero for ghosts.
-
-        Parameters
-        ----------
-        input_
-            Species (B, A) as element indices, ghosts -1, and coordinates (B, A, 3) in Å.
-        cell, pbc
-            (3, 3) or (B, 3, 3) in Å, and (3,) or (B, 3) bool.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``check_system``; also for species beyond ``num_species`` and for two atoms on one spot.
-        """
-        return features_of(self, input_, cell, pbc)
-
-    def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
-        """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given the vectors."""
-        return self.from_neighborhoods(pairs.center, species[pairs.neighbor], vectors, len(species))
 
     def from_neighborhoods(self, center: Tensor, neighbor_species: Tensor, vectors: Tensor, num_atoms: int) -> Tensor:
         """Return the features (N, F) of N atoms from their neighbors alone.

@@ -18,7 +18,7 @@ from anipot.head.ani_model import input_width
 from anipot.neighbors import brute_force, displacements
 from anipot.representation import CosineCutoff
 from anipot.structures import System
-from anipot.terms.pairwise import near_pairs, needed_system, real_coordinates, shared_by_atoms
+from anipot.terms.pairwise import near_pairs, real_coordinates, shared_by_atoms
 from anipot.units import COULOMB
 
 
@@ -208,7 +208,7 @@ class Coulomb(ExactBuffers):
         charges = self._raw_charges(environments)
         if not self.neutral:
             return charges
-        shape = needed_system(environments, "Coulomb with neutral=True").species.shape
+        shape = environments.whole_system("Coulomb with neutral=True").species.shape
         real = (species >= 0).double().view(shape)
         per_atom = charges.view(shape).sum(-1, keepdim=True) / real.sum(-1, keepdim=True).clamp(min=1)
         return charges - (real * per_atom).reshape(-1)
@@ -253,7 +253,7 @@ class Coulomb(ExactBuffers):
                 )
             center, neighbor, distances = near_pairs(environments.pairs, environments.vectors, math.inf)
             return self._direct(charges, center, neighbor, distances)
-        system = needed_system(environments, "Coulomb with a finite cutoff")
+        system = environments.whole_system("Coulomb with a finite cutoff")
         repeats = _fully_periodic(system)  # (B,)
         energies = self._molecules(charges, system, ~repeats)
         if bool(repeats.any()):

@@ -15,7 +15,7 @@ from anipot.elements import atomic_numbers, symbol
 from anipot.environments import Environments
 from anipot.lattice import complete_cell
 from anipot.structures import System
-from anipot.terms.pairwise import needed_system, real_coordinates
+from anipot.terms.pairwise import real_coordinates
 from anipot.units import BOHR_TO_ANGSTROM
 
 
@@ -123,7 +123,7 @@ class D3(nn.Module):
         ValueError
             Without a system.
         """
-        system = needed_system(environments, "D3")
+        system = environments.whole_system("D3")
         numbers = self.numbers[system.species]  # (B, A)
         coordinates = real_coordinates(system) / BOHR_TO_ANGSTROM
         repeats = numbers.new_zeros(len(numbers), dtype=torch.bool) if system.pbc is None else system.pbc.any(-1)
