@@ -1,0 +1,1 @@
+"""New structures for a data set: sampling, and the query by committee."""
