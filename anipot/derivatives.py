@@ -16,7 +16,7 @@ from anipot.engine import Engine, Values, engine_of
 from anipot.hessian import gradient_graph, hessian_of, native_hessian
 from anipot.kernels.messages import first_derivatives_of_geometry
 from anipot.lattice import volume
-from anipot.neighbors import Pairs, check_distances, displacements, find_pairs
+from anipot.neighbors import Pairs, checked_displacements, find_pairs, gradient_by_coordinates
 from anipot.potential import Potential
 from anipot.separate import terms_alone, terms_stand_alone
 from anipot.structures import SpeciesConverter, System, check_charge
@@ -287,9 +287,8 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
         _check_stress(system)
     shape = system.species.shape
     with torch.no_grad():
-        vectors = displacements(pairs, system.coordinates, system.cell, system.pbc)
+        vectors = checked_displacements(pairs, system.coordinates, system.cell, system.pbc)
         pairs, vectors = _within(potential.cutoff, pairs, vectors)
-        check_distances(pairs, vectors, shape[1])
     found = _atoms_and_gradients(potential, system, pairs, vectors, ask)
     atomic = found.atomic.view(len(found.atomic), *shape)  # (M, B, A)
     energies = atomic.sum(-1) + potential.shifter.sae(system.species)  # (M, B)
@@ -368,7 +367,8 @@ def _spread(values: Tensor) -> Tensor:
 
 def _within(cutoff: float, pairs: Pairs, vectors: Tensor) -> tuple[Pairs, Tensor]:
     """Drop pairs beyond the cutoff, which a list with a skin holds."""
-    near = (vectors * vectors).sum(-1) < cutoff * cutoff
+    x, y, z = vectors.unbind(-1)
+    near = x * x + y * y + z * z < cutoff * cutoff
     if bool(near.all()):
         return pairs, vectors
     keep = near.nonzero().squeeze(1)
@@ -517,11 +517,8 @@ def _edges(total: Tensor, limit: int, step: int) -> Tensor:
 
 
 def _forces(found: _Found, pairs: Pairs, shape: torch.Size) -> Tensor:
-    """F_i = Σ_{pairs from i} dE/dv − Σ_{pairs to i} dE/dv, since v = r_neighbor − r_center: (G, B, A, 3)."""
-    gradients = found.of_vectors
-    forces = gradients.new_zeros(len(gradients), shape.numel(), 3)
-    forces = forces.index_add(1, pairs.center, gradients).index_add(1, pairs.neighbor, gradients, alpha=-1)
-    forces = forces.view(len(gradients), *shape, 3)
+    """−dE/dr (G, B, A, 3): that of the vectors, and that of coordinates which count for themselves."""
+    forces = 0.0 - gradient_by_coordinates(pairs, found.of_vectors, shape)  # no -0 where nothing acts
     return forces if found.of_coordinates is None else forces - found.of_coordinates
 
 

@@ -113,6 +113,11 @@ def vectors(
     return _ops.vectors(coordinates, cell, center, neighbor, shift, spot)
 
 
+def gradient_by_coordinates(gradient: Tensor, like: Tensor, center: Tensor, neighbor: Tensor) -> Tensor:
+    """Return dE/dr, of the shape and dtype of ``like`` (B, A, 3), from dE/dv (P, 3)."""
+    return _ops.vectors_backward(gradient, like, None, center, neighbor, None)[0]
+
+
 def covers(coordinates: Tensor, cell: Tensor | None, *pairs: Tensor | None) -> bool:
     """Whether the kernels are there and take these tensors."""
     if cell is not None and not (cell.is_cpu and cell.dtype is coordinates.dtype):

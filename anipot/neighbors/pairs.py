@@ -68,6 +68,28 @@ def _displacements(
     return vectors + (pairs.shift.to(lattice.dtype)[:, None, :] @ lattice.index_select(0, molecule)).squeeze(1), None
 
 
+def gradient_by_coordinates(pairs: Pairs, gradients: Tensor, shape: torch.Size) -> Tensor:
+    """Return dE/dr (G, B, A, 3) from dE/dv (G, P, 3), float64: the transpose of ``displacements``.
+
+    Parameters
+    ----------
+    gradients
+        By the vectors of all pairs, for G energies.
+    shape
+        (B, A) of the batch.
+    """
+    gradients = gradients.double()
+    like = gradients.new_empty(*shape, 3)
+    if kernels.covers(like, None, pairs.center, pairs.neighbor):
+        found = [
+            kernels.gradient_by_coordinates(gradient, like, pairs.center, pairs.neighbor) for gradient in gradients
+        ]
+        return torch.stack(found)
+    out = gradients.new_zeros(len(gradients), shape.numel(), 3)
+    out = out.index_add(1, pairs.neighbor, gradients).index_add(1, pairs.center, gradients, alpha=-1)
+    return out.view(len(gradients), *shape, 3)
+
+
 def check_distances(pairs: Pairs, vectors: Tensor, num_atoms: int) -> None:
     """Refuse two atoms on one spot, naming them.
 

@@ -15,6 +15,11 @@ from anipot.representation.parts import features_of
 from anipot.structures import SpeciesFeatures
 
 
+def without_ghosts(species: Tensor, features: Tensor) -> Tensor:
+    """Return features (N, F) with 0 for ghosts. Nobody sees a ghost, so that it is enough to do this at the end."""
+    return torch.where((species < 0)[:, None], 0.0, features)
+
+
 class MessagePassing(nn.Module):
     """Base of representations that start from an embedding of the element and pass messages between neighbors.
 
@@ -94,9 +99,9 @@ class MessagePassing(nn.Module):
         raise NotImplementedError
 
     def embed(self, species: Tensor) -> Tensor:
-        """Return the features (N, F) to start from; 0 for ghosts."""
-        x = self.embedding(species.clamp(min=0))
-        return torch.where((species < 0)[:, None], 0.0, x)
+        """Return the features (N, F) to start from; those of ghosts, whom nobody sees, are anything."""
+        embedded: Tensor = self.embedding(species.clamp(min=0))
+        return embedded
 
     def decay(self, distances: Tensor) -> Tensor | None:
         """Return the factors (P, 1) of the cutoff function, or None without one."""

@@ -29,11 +29,12 @@ def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float, num_atoms: int) -> 
     An energy that depends on one of them only has its whole gradient there, and the same forces and stress.
     """
     first, second = pairs.center, pairs.neighbor
-    # Of an atom and its own images, those whose first coordinate that is not 0 is positive.
-    ahead = (vectors.detach().sign() * vectors.new_tensor([4, 2, 1])).sum(-1) > 0
-    keep = (first < second) | ((first == second) & ahead)
+    x, y, z = vectors.detach().unbind(-1)
+    keep = first < second
+    if pairs.shift is not None:  # of an atom and its own images, those whose first coordinate that is not 0 is positive
+        keep = keep | ((first == second) & (4 * x.sign() + 2 * y.sign() + z.sign() > 0))
     if cutoff < torch.inf:
-        keep = keep & ((vectors.detach() * vectors.detach()).sum(-1) < cutoff * cutoff)
+        keep = keep & (x * x + y * y + z * z < cutoff * cutoff)
     chosen = places(keep)
     vectors = vectors.index_select(0, chosen)
     first, second = first[chosen], second[chosen]

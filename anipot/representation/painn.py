@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anipot.neighbors import Pairs
 from anipot.representation.layers import dense
-from anipot.representation.message_passing import MessagePassing, decay_of, interactions, own
+from anipot.representation.message_passing import MessagePassing, decay_of, interactions, own, without_ghosts
 from anipot.representation.messages import HalfPairs, convolve, convolve_along, half_pairs
 from anipot.representation.radial import BesselBasis
 
@@ -142,15 +142,14 @@ class PaiNN(MessagePassing):
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
         each = self._filters(half.distances)
         unit = half.vectors / half.distances[:, None]
-        real = (species >= 0)[:, None]
         s = self.embed(species)
         v = s.new_zeros(len(s), 3, self.num_features)
         for message, mixing, w in zip(self.messages, self.mixing, each, strict=True):
             ds, dv = message(s, v, w, unit, half)
             s, v = s + ds, v + dv
             ds, dv = mixing(s, v)
-            s, v = s + torch.where(real, ds, 0.0), v + dv
-        return s, v
+            s, v = s + ds, v + dv
+        return without_ghosts(species, s), v  # the vectors of ghosts are sums over no neighbors
 
     def _filters(self, distances: Tensor) -> list[list[Tensor]]:
         """Return W_s, W_vs and W_vv (P, F) of each round.

@@ -15,7 +15,7 @@ from anipot.kernels import messages as kernels
 from anipot.neighbors import Pairs
 from anipot.representation.cutoffs import NATIVE_CUTOFFS
 from anipot.representation.layers import dense
-from anipot.representation.message_passing import MessagePassing, decay_of, interactions
+from anipot.representation.message_passing import MessagePassing, decay_of, interactions, without_ghosts
 from anipot.representation.messages import HalfPairs, convolve, half_pairs
 from anipot.representation.parts import surroundings
 from anipot.representation.radial import GaussianBasis
@@ -136,21 +136,22 @@ class SchNet(MessagePassing):
 
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
-        return self._steps(species, pairs, vectors)[0]
+        return without_ghosts(species, self._steps(species, pairs, vectors)[0])
 
     def _steps(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the sum of the embedding and of the corrections of all interactions, and each of them, (N, F)."""
+        """Return the sum of the embedding and of the corrections of all interactions, and each of them, (N, F).
+
+        Ghosts, whom nobody sees, get the biases and are left in.
+        """
         vectors = vectors.to(self.embedding.weight.dtype)
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
         native = self._native_filters(half)
         if native is None:
             basis, decay = self.basis(half.distances), self.decay(half.distances)
-        real = (species >= 0)[:, None]
         x = self.embed(species)
         steps = [x]
         for i, interaction in enumerate(self.interactions):
             v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)  # type: ignore[operator]
-            v = torch.where(real, v, 0.0)  # ghosts would get the biases
             steps.append(v)
             x = x + v
         return x, steps
@@ -236,7 +237,7 @@ class ScSchNet(SchNet):
     def from_pairs(self, species: Tensor, pairs: Pairs, vectors: Tensor) -> Tensor:
         """Return the features (N, F) of N flat slots with element indices ``species`` (N,), given vectors (P, 3)."""
         steps = torch.stack(self._steps(species, pairs, vectors)[1])  # (T + 1, N, F)
-        return torch.einsum("l,lnf->nf", self.contribution_weights, steps)
+        return without_ghosts(species, torch.einsum("l,lnf->nf", self.contribution_weights, steps))
 
     @torch.no_grad()
     def contributions(
