@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.library import FilterSpec, LayerSpec, MessageSpec, available, library, plain_autograd
+from anipot.kernels.memory import empty
 from anipot.kernels.operations import define, one_by_one
 from anipot.kernels.specs import address
 
@@ -98,28 +99,32 @@ def _batch(x: Tensor, *rest: tuple[Tensor | None, int]) -> tuple[Any, ...]:
     return ()
 
 
-def _new_gathered(x: Tensor, w: Tensor, u: Tensor | None, *rest: Any) -> Tensor:
-    return x.new_empty((*_batch(x, (w, 2), (u, 2)), x.shape[-3], (x.shape[-2], 3, 1)[rest[-1]], x.shape[-1]))
+def _shape_gathered(x: Tensor, w: Tensor, u: Tensor | None, *rest: Any) -> tuple[int, ...]:
+    return (*_batch(x, (w, 2), (u, 2)), x.shape[-3], (x.shape[-2], 3, 1)[rest[-1]], x.shape[-1])
 
 
-def _new_products(x: Tensor, y: Tensor, u: Tensor | None, first: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty((*_batch(x, (y, 3), (u, 2)), first.shape[0], x.shape[-1]))
+def _shape_products(x: Tensor, y: Tensor, u: Tensor | None, first: Tensor, *rest: Any) -> tuple[int, ...]:
+    return (*_batch(x, (y, 3), (u, 2)), first.shape[0], x.shape[-1])
 
 
-def _new_contractions(x: Tensor, y: Tensor, w: Tensor, first: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty((*_batch(x, (y, 3), (w, 2)), first.shape[0], 1 if rest[-1] == EVEN else 3))
+def _shape_contractions(x: Tensor, y: Tensor, w: Tensor, first: Tensor, *rest: Any) -> tuple[int, ...]:
+    return (*_batch(x, (y, 3), (w, 2)), first.shape[0], 1 if rest[-1] == EVEN else 3)
+
+
+def _fake(shape: Callable[..., tuple[int, ...]]) -> Callable[..., Tensor]:
+    return lambda x, *rest: x.new_empty(shape(x, *rest))
 
 
 def _gather(x: Tensor, w: Tensor, u: Tensor | None, *rest: Any) -> Tensor:
-    return _run(_GATHER, _new_gathered(x, w, u, *rest), rest[-1], rest[:-1], x=x, w=w, u=u)
+    return _run(_GATHER, empty(_shape_gathered(x, w, u, *rest), x), rest[-1], rest[:-1], x=x, w=w, u=u)
 
 
 def _products(x: Tensor, y: Tensor, u: Tensor | None, *rest: Any) -> Tensor:
-    return _run(_PRODUCTS, _new_products(x, y, u, *rest), rest[-1], rest[:-1], x=x, y=y, u=u)
+    return _run(_PRODUCTS, empty(_shape_products(x, y, u, *rest), x), rest[-1], rest[:-1], x=x, y=y, u=u)
 
 
 def _contractions(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> Tensor:
-    return _run(_CONTRACTIONS, _new_contractions(x, y, w, *rest), rest[-1], rest[:-1], x=x, y=y, w=w)
+    return _run(_CONTRACTIONS, empty(_shape_contractions(x, y, w, *rest), x), rest[-1], rest[:-1], x=x, y=y, w=w)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -214,7 +219,7 @@ def _softplus(x: Tensor, factor: Tensor | None, order: int) -> Tensor:
             "derivatives of the shifted softplus beyond the fourth have no native kernel; "
             "compute inside `with anipot.reference_path():`"
         )
-    out = torch.empty_like(x)
+    out = empty(x.shape, x)
     to_factor = None if factor is None else factor.data_ptr()
     threads = torch.get_num_threads()
     wide = x.dtype == torch.float64
@@ -254,11 +259,11 @@ _GRAPH = "Tensor first, Tensor second, Tensor starts, Tensor entries, int kind"
 
 # fmt: off
 define(f"gather(Tensor x, Tensor w, Tensor? u, {_GRAPH}) -> Tensor",
-       _gather, _new_gathered, _gather_gradient, _keep, _batched("gather", 3, 2, 2))
+       _gather, _fake(_shape_gathered), _gather_gradient, _keep, _batched("gather", 3, 2, 2))
 define(f"products(Tensor x, Tensor y, Tensor? u, {_GRAPH}) -> Tensor",
-       _products, _new_products, _products_gradient, _keep, _batched("products", 3, 3, 2))
+       _products, _fake(_shape_products), _products_gradient, _keep, _batched("products", 3, 3, 2))
 define(f"contractions(Tensor x, Tensor y, Tensor w, {_GRAPH}) -> Tensor",
-       _contractions, _new_contractions, _contractions_gradient, _keep, _batched("contractions", 3, 3, 2))
+       _contractions, _fake(_shape_contractions), _contractions_gradient, _keep, _batched("contractions", 3, 3, 2))
 define("softplus(Tensor x, Tensor? factor, int order) -> Tensor",
        _softplus, _fake_softplus, _softplus_gradient, _keep_order, _softplus_batched)
 define("incidence(Tensor first, Tensor second, SymInt num_atoms) -> (Tensor, Tensor)", _incidence, _new_incidence)
@@ -348,8 +353,7 @@ def filters_and_slopes(distances: Tensor, of: FilterConstants) -> tuple[Tensor, 
         layer.weight, layer.bias = weight.data_ptr(), None if bias is None else bias.data_ptr()
         layer.n_out, layer.n_in = weight.shape
         layer.activation = 4 if activated else 0
-    filters = distances.new_empty(len(distances), of.layers[1][0].shape[0])
-    slopes = torch.empty_like(filters)
+    filters, slopes = (empty((len(distances), of.layers[1][0].shape[0]), distances) for _ in range(2))
     spec = FilterSpec(
         len(distances), distances.data_ptr(), *(c.data_ptr() for c in constants), layers, filters.data_ptr(),
         slopes.data_ptr(), of.cutoff, of.cutoff_eps, of.cutoff_kind, of.cutoff_order, wide, torch.get_num_threads(),
