@@ -30,9 +30,8 @@ def half_pairs(pairs: Pairs, vectors: Tensor, cutoff: float, num_atoms: int) -> 
     """
     first, second = pairs.center, pairs.neighbor
     x, y, z = vectors.detach().unbind(-1)
-    keep = first < second
-    if pairs.shift is not None:  # of an atom and its own images, those whose first coordinate that is not 0 is positive
-        keep = keep | ((first == second) & (4 * x.sign() + 2 * y.sign() + z.sign() > 0))
+    # Of an atom and its own images, those whose first coordinate that is not 0 is positive.
+    keep = (first < second) | ((first == second) & (4 * x.sign() + 2 * y.sign() + z.sign() > 0))
     if cutoff < torch.inf:
         keep = keep & (x * x + y * y + z * z < cutoff * cutoff)
     chosen = places(keep)
