@@ -1,0 +1,255 @@
+"""Batches: shuffled, sorted by size, shared by processes, resumable, held in memory or read by workers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from anipot.data.order import Order
+from anipot.data.packed import Batch, Packed
+from anipot.data.packing import bytes_per_structure, pack
+
+if TYPE_CHECKING:
+    from anipot.data.dataset import AtomsDataset
+
+#: Consecutive rows that stay together in a pool when a data set is streamed: what files store in one piece.
+CHUNK_ROWS = 1024
+#: Batches, and structures, of a pool at least.
+POOL_BATCHES, POOL_ROWS = 32, 65536
+#: Data sets that take less are held in memory.
+MEMORY = 1 << 30
+
+
+class Batches:
+    """The batches of an epoch, each time it is iterated over.
+
+    The order is a function of ``seed`` and the epoch alone: neither workers nor the number of processes change which
+    structures a global batch holds.
+
+    Parameters
+    ----------
+    dataset
+        What to read.
+    batch_size
+        Structures of a batch on each process; the global batch holds ``batch_size`` · ``world``.
+    shuffle
+        Whether every epoch has a random order of its own.
+    seed
+        Of that order.
+    bucket
+        Whether batches hold structures of similar size. Pools of 32 batches or 65 536 structures, whichever is more,
+        are drawn at random and sorted, so that any structure may meet any other of its size.
+    drop_last
+        Whether to leave out the batch that is not full.
+    rank, world
+        Every process takes each ``world``-th structure of the global batch. The last batch may leave some of them
+        with no structure at all.
+    workers
+        Processes that read ahead. They are used only where the data do not fit into ``memory``.
+    dtype
+        Of coordinates, cells, and labels that atoms have each; labels of structures are float64.
+    memory
+        Bytes. Data sets that take less when packed are read once and held, after all transforms; larger ones are
+        read anew in every epoch, by random chunks of 1024 consecutive rows.
+
+    Attributes
+    ----------
+    epoch
+        Of the next iteration. It is counted up at the end of each; ``set_epoch`` sets it.
+    held
+        Whether the data are held in memory.
+
+    Raises
+    ------
+    ValueError
+        For a batch size, rank or world that make no sense, and for an empty data set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anipot.data import AtomsDataset
+    >>> dataset = AtomsDataset.from_arrays([8, 1, 1], np.zeros((10, 3, 3)), energies=np.arange(10))
+    >>> batches = dataset.batches(4, shuffle=True, seed=3)
+    >>> len(batches), [len(batch) for batch in batches], sorted(i for b in batches for i in b.index.tolist())
+    (3, [4, 4, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+
+    def __init__(
+        self,
+        dataset: AtomsDataset,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        bucket: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        dtype: torch.dtype = torch.float32,
+        memory: int = MEMORY,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world or workers < 0:
+            raise ValueError(
+                f"batch_size must be at least 1, rank in 0 … world - 1 and workers at least 0; "
+                f"got {batch_size}, {rank} of {world}, {workers}"
+            )
+        if not len(dataset):
+            raise ValueError("the data set is empty; there are no batches")
+        self.dataset, self.batch_size, self.workers, self.dtype = dataset, batch_size, workers, dtype
+        self.rank, self.world = rank, world
+        self.held = packed_bytes(dataset, dtype) <= memory
+        edges = None if self.held else dataset.selection.before(dataset.chunks(CHUNK_ROWS))
+        batch = batch_size * world
+        pool = batch * max(POOL_BATCHES, -(-POOL_ROWS // batch))
+        self.order = Order(len(dataset), batch, pool, shuffle, bucket, drop_last, seed, edges)
+        if not len(self.order):
+            raise ValueError(f"{len(dataset)} structures make no batch of {batch}, and drop_last leaves out the rest")
+        self.epoch = 0
+        self._done = 0  # batches of this epoch that were handed out
+        self._resumed = False
+        self._packed: Packed | None = None
+        self._loader: DataLoader[Any] | None = None
+        self._plan = _Plan()
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.order)
+
+    @property
+    def sampler(self) -> Batches:
+        """Itself: Lightning calls ``sampler.set_epoch`` before each epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; if it is the one of a state just loaded, stay where that is."""
+        if epoch != self.epoch:
+            self.epoch, self._done, self._resumed = int(epoch), 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in which epoch it is, and what the order depends on."""
+        return {"epoch": self.epoch, "done": self._done, "order": self._facts()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were handed out; nothing that is skipped is read.
+
+        Raises
+        ------
+        ValueError
+            If the order would be another, naming what differs.
+        """
+        then, now = state["order"], self._facts()
+        changed = [f"{name} was {then.get(name)} and is {now[name]}" for name in now if then.get(name) != now[name]]
+        if changed:
+            raise ValueError(f"the batches cannot go on where they stopped: {'; '.join(changed)}")
+        self.epoch, self._done, self._resumed = int(state["epoch"]), int(state["done"]), True
+
+    def _facts(self) -> dict[str, Any]:
+        order = self.order
+        return {
+            "structures": order.count,
+            "global batch": order.batch,
+            "shuffle": order.shuffle,
+            "bucket": order.bucket,
+            "drop_last": order.drop_last,
+            "seed": order.seed,
+            "held in memory": self.held,
+        }
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._resumed:
+            self._done = 0
+        elif self._done >= len(self):  # the state was that of the end of an epoch
+            self.epoch, self._done = self.epoch + 1, 0
+        self._resumed = False
+        epoch = self.epoch
+        first, skip = divmod(self._done, self.order.batches_of_pool)
+        for packed, batches in self._pools(epoch, first):
+            for positions in batches[skip:]:
+                self._done += 1
+                yield packed.batch(positions)
+            skip = 0
+        self.epoch, self._done = epoch + 1, 0
+
+    def _pools(self, epoch: int, first: int) -> Iterator[tuple[Packed, list[Tensor]]]:
+        """Yield structures, and the positions among them of each batch of this process, pool by pool."""
+        pools = [(epoch, pool) for pool in range(first, self.order.num_pools)]
+        if self.held:
+            packed = self.hold()
+            sizes = packed.num_atoms.numpy()
+            for pool in pools:
+                batches = self.order.batches(*pool, lambda positions: sizes[positions])
+                yield packed, [torch.from_numpy(batch[self.rank :: self.world]) for batch in batches]
+            return
+        reader = _Reader(self.dataset, self.order, self.rank, self.world, self.dtype)
+        if not self.workers:
+            read: Any = map(reader.__getitem__, pools)
+        else:
+            read = self._read_ahead(reader, pools)
+        for packed, places, lengths in read:
+            yield packed, list(places.split(lengths))
+
+    def _read_ahead(self, reader: _Reader, pools: list[tuple[int, int]]) -> DataLoader[Any]:
+        if self._loader is None:
+            self._loader = DataLoader(
+                reader, batch_size=None, sampler=self._plan, num_workers=self.workers, persistent_workers=True
+            )
+        self._plan.pools = pools
+        return self._loader
+
+    def hold(self) -> Packed:
+        """Return the whole data set, packed; it is read the first time."""
+        if self._packed is None:
+            blocks = self.dataset.numbered_blocks()
+            self._packed = pack(blocks, self.dataset.quantities, self.dtype, self.dataset.periodic)
+        return self._packed
+
+
+class _Plan:
+    """The pools that workers are to read next, which stay alive from epoch to epoch."""
+
+    pools: list[tuple[int, int]]
+
+    def __init__(self) -> None:
+        self.pools = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.pools)
+
+    def __len__(self) -> int:
+        return len(self.pools)
+
+
+class _Reader(Dataset[Any]):
+    """Pools of a data set, read from its files: in this process or in a worker."""
+
+    def __init__(self, dataset: AtomsDataset, order: Order, rank: int, world: int, dtype: torch.dtype) -> None:
+        self.dataset, self.order, self.rank, self.world, self.dtype = dataset, order, rank, world, dtype
+        self._process = os.getpid()
+
+    def __getitem__(self, pool: tuple[int, int]) -> tuple[Packed, Tensor, list[int]]:
+        if os.getpid() != self._process:  # forked: open files must not be shared
+            self.dataset = pickle.loads(pickle.dumps(self.dataset))
+            self._process = os.getpid()
+        dataset = self.dataset
+        batches = self.order.batches(*pool, lambda at: dataset.sizes(dataset.selection.at(at)))
+        mine = [batch[self.rank :: self.world] for batch in batches]
+        flat = np.concatenate(mine)
+        wanted = np.sort(flat)
+        packed = pack(dataset.pieces(dataset.selection.at(wanted)), dataset.quantities, self.dtype, dataset.periodic)
+        return packed, torch.from_numpy(np.searchsorted(wanted, flat)), [len(batch) for batch in mine]
+
+
+def packed_bytes(dataset: AtomsDataset, dtype: torch.dtype = torch.float32) -> float:
+    """Return about how much memory a data set takes when it is held."""
+    counts: NDArray[np.int64] = np.diff(dataset.selection.before(dataset.offsets))
+    atoms = sum(count * group.num_atoms for count, group in zip(counts.tolist(), dataset.source.groups, strict=True))
+    return len(dataset) * bytes_per_structure(atoms / max(len(dataset), 1), dataset.quantities.values(), dtype)

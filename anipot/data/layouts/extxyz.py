@@ -1,0 +1,124 @@
+"""Extended XYZ: frames of text, found when the file is opened and parsed by ASE when they are read."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.io.extxyz import read_xyz
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from anipot.data.blocks import Block, DataError
+from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.columns import Fields, Keys, length_factor
+from anipot.data.layouts.frames import block, by_size, labels
+
+#: Frames that are looked at for what a file holds.
+_PROBED = 20
+_PBC = re.compile(rb"\bpbc\s*=\s*(\"[^\"]*\"|\{[^}]*\}|\[[^]]*\]|\S+)", re.IGNORECASE)
+
+
+class ExtxyzSource(FileSource):
+    """An extended XYZ file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    fields
+        Names of quantities to keys with units, ``{"energies": "energy [eV]", "forces": "forces [eV/Å]"}``: the format
+        has none. Keys are those of the comment lines and of ``Properties``.
+    length
+        Unit of positions and cells, if it is not the Å of the format.
+
+    Raises
+    ------
+    DataError
+        For a frame that is cut, and where a unit is not said.
+    """
+
+    layout = "extxyz"
+    rows_of_file = True
+
+    def __init__(self, path: str, fields: Fields | None = None, length: str | None = None):
+        super().__init__(path)
+        self._length = length_factor(path, length, "Å")
+        self._starts, sizes, self.periodic = scan(path)
+        self.groups, self._frames = by_size(sizes)
+        probed = np.unique(np.linspace(0, len(sizes) - 1, min(_PROBED, len(sizes))).astype(np.int64))
+        found = {key for atoms in self._parse(probed) for key in labels(atoms)}
+        defaults = {"energies": "energy", "forces": "forces", "stress": "stress"}
+        self._reads(Keys(path, found, {}, {}).choose(fields, defaults))
+
+    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
+        """Return frames of one size, by a slice or by ascending numbers among them."""
+        part = self.groups[group]
+        chosen = self._frames[group][numbers(rows, part.size)]
+        frames = self._parse(chosen)
+        return block(frames, [labels(f) for f in frames], chosen, self.columns, self._length, part, self.path)
+
+    def _parse(self, frames: NDArray[np.int64]) -> list[Atoms]:
+        parsed: list[Atoms] = []
+        with open(self.path, "rb") as file:
+            for frame in frames.tolist():
+                file.seek(int(self._starts[frame]))
+                text = file.read(int(self._starts[frame + 1] - self._starts[frame]))
+                try:
+                    parsed += read_xyz(io.StringIO(text.decode("utf-8")), slice(None))
+                except Exception as error:  # ASE raises what comes up: KeyError, ValueError, XYZError, IndexError
+                    raise DataError(f"{self.path}, frame {frame} cannot be read: {error!r}") from error
+        return parsed
+
+
+class Frames(NamedTuple):
+    """Where the frames of a file start, with the end of the last; their numbers of atoms; whether any is periodic."""
+
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    periodic: bool
+
+
+def scan(path: str) -> Frames:
+    """Find the frames of a file without parsing them.
+
+    Raises
+    ------
+    DataError
+        If the file does not consist of whole frames.
+    """
+    starts, sizes = [0], list[int]()
+    line, periodic = 1, False
+    with open(path, "rb") as file, tqdm(unit="frame", desc=path, disable=None, delay=1.0, leave=False) as bar:
+        while head := file.readline():
+            where = f"{path}, frame {len(sizes)} (line {line})"
+            if not head.strip():
+                if file.read().strip():
+                    raise DataError(f"{where}: an empty line, expected a number of atoms")
+                break
+            if not head.strip().isdigit() or int(head) == 0:
+                raise DataError(f"{where}: {head[:40]!r}, expected a number of atoms")
+            comment, atoms = file.readline(), int(head)
+            length = len(head) + len(comment)
+            for i in range(atoms):
+                body = file.readline()
+                if not body.strip() or body.strip().isdigit():
+                    raise DataError(f"{where} ends after {i} atoms, expected {atoms}")
+                length += len(body)
+            periodic = periodic or _is_periodic(comment)
+            starts.append(starts[-1] + length)
+            sizes.append(atoms)
+            line += atoms + 2
+            bar.update()
+    if not sizes:
+        raise DataError(f"{path}: no frames")
+    return Frames(np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64), periodic)
+
+
+def _is_periodic(comment: bytes) -> bool:
+    """A lattice without pbc is periodic along all axes."""
+    said = _PBC.search(comment)
+    return b"T" in said.group(1).upper() if said else b"lattice" in comment.lower()

@@ -1,0 +1,95 @@
+"""Structures that come one by one, as Atoms of ASE, put together by size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from anipot.data.blocks import Block, DataError, Group
+from anipot.data.layouts.columns import Column, species, values
+
+#: Arrays of ASE that are the structure, not labels.
+_STRUCTURE = ("numbers", "positions")
+
+
+def by_size(sizes: NDArray[np.int64]) -> tuple[tuple[Group, ...], tuple[NDArray[np.int64], ...]]:
+    """Return one group for each number of atoms, and the numbers of the frames in it.
+
+    >>> groups, frames = by_size(np.array([3, 5, 3]))
+    >>> groups[0], frames[0].tolist()
+    (Group(name='003', size=2, num_atoms=3), [0, 2])
+    """
+    order = np.argsort(sizes, kind="stable")
+    atoms, starts = np.unique(sizes[order], return_index=True)
+    frames = np.split(order, starts[1:])
+    groups = (Group(f"{n:03d}", len(part), n) for n, part in zip(atoms.tolist(), frames, strict=True))
+    return tuple(groups), tuple(frames)
+
+
+def labels(atoms: Atoms) -> dict[str, Any]:
+    """Return all that may be a label, wherever ASE puts it: results of a calculator, arrays, info."""
+    found: dict[str, Any] = dict(atoms.info)
+    found.update((key, array) for key, array in atoms.arrays.items() if key not in _STRUCTURE)
+    if atoms.calc is not None:
+        found.update((key, result) for key, result in atoms.calc.results.items() if result is not None)
+    return found
+
+
+def block(
+    frames: Sequence[Atoms],
+    found: Sequence[Mapping[str, Any]],
+    rows: NDArray[np.int64],
+    columns: Sequence[Column],
+    length: float,
+    group: Group,
+    file: str,
+) -> Block:
+    """Return frames of one size as a block.
+
+    Parameters
+    ----------
+    frames
+        Structures of ``group.num_atoms`` atoms.
+    found
+        Their labels. One that a frame lacks is missing: NaN.
+    rows
+        Numbers of the frames in the file.
+    columns, length
+        What to take of the labels; factor from lengths of the file to Å.
+
+    Raises
+    ------
+    DataError
+        For a label of another shape, with the number of its frame.
+    """
+    n, a = len(frames), group.num_atoms
+    where = [f"{file}, frame {row}" for row in rows.tolist()]
+    for atoms, place in zip(frames, where, strict=True):
+        if len(atoms) != a:
+            raise DataError(f"{place}: {len(atoms)} atoms, expected {a}")
+    properties = {c.quantity.name: np.full(_shape(c, n, a), np.nan) for c in columns}
+    for i, (entry, place) in enumerate(zip(found, where, strict=True)):
+        for column in columns:
+            if (value := entry.get(column.key)) is not None:
+                properties[column.quantity.name][i] = values(np.asarray(value)[None], column, 1, a, place)[0]
+    pbc = np.array([atoms.pbc for atoms in frames], dtype=np.bool_).reshape(n, 3)
+    return Block(
+        np.stack([species(atoms.numbers, place, "numbers") for atoms, place in zip(frames, where, strict=True)])
+        if n
+        else np.zeros((0, a), np.int64),
+        np.array([atoms.positions for atoms in frames]).reshape(n, a, 3) * length,
+        properties,
+        cell=np.array([atoms.cell.array for atoms in frames]) * length if pbc.any() else None,
+        pbc=pbc if pbc.any() else None,
+        group=group.name,
+        rows=rows,
+        file=file,
+    )
+
+
+def _shape(column: Column, n: int, a: int) -> tuple[int, ...]:
+    return (n, a, *column.quantity.shape) if column.quantity.per_atom else (n, *column.quantity.shape)
