@@ -261,9 +261,9 @@ def test_filters_and_slopes(decay: torch.nn.Module | None, activated: bool, dtyp
     model = model.to(dtype)
     r = torch.linspace(0.3, 4.9, 101, dtype=dtype)
     with kernels.first_derivatives_of_geometry():
-        (constants,) = model._native_filters(half(dtype)._replace(distances=r)) or [None]
+        (constants,) = model._native_interactions(half(dtype)._replace(distances=r)) or [None]
     assert constants is not None
-    found = kernels.filters_and_slopes(r, constants)
+    found = kernels.filters_and_slopes(r, constants.filters)
     exact = model.double()
     truth = lambda x: exact.interactions[0].filters(exact.basis(x)) * (1 if decay is None else exact.decay(x))  # type: ignore  # noqa: E731
     with anipot.reference_path():
@@ -296,15 +296,17 @@ def test_potentials(name: str, dtype: torch.dtype, isa: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-15, atol=atol)
 
 
-def test_single_point_takes_the_slopes() -> None:
-    """Filters come with their slopes where nothing but forces is asked for, unless something watches the network."""
+@pytest.mark.parametrize("part", ["filters.0", "inward", "outward.2", "outward", ""])
+def test_single_point_takes_the_slopes(part: str) -> None:
+    """Interactions are one call where nothing but forces is asked for, unless something watches a part of them."""
     numbers, x = molecule(9, 3)
     model = potential("schnet", "atomwise")
     seen: list[Any] = []
     with mock.patch.object(kernels, "filters_and_slopes", side_effect=kernels.filters_and_slopes) as native:
         expected = anipot.single_point(model, numbers[None], x[None])
         assert native.call_count == 2
-        handle = model.representation.interactions[0].filters[0].register_forward_hook(lambda *a: seen.append(a))
+        watched = model.representation.interactions[0].get_submodule(part)
+        handle = watched.register_forward_hook(lambda *a: seen.append(a))
         hooked = anipot.single_point(model, numbers[None], x[None])
         assert native.call_count == 2
         assert len(seen) == 1

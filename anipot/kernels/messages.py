@@ -329,14 +329,26 @@ def higher_derivatives() -> bool:
     return not getattr(_state, "first_only", False)
 
 
+class Layer(NamedTuple):
+    """Weight (n_out, n_in) and bias of a dense layer, and whether a shifted softplus follows."""
+
+    weight: Tensor
+    bias: Tensor | None
+    activated: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the layer without what follows it."""
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+
 class FilterConstants(NamedTuple):
     """What filters of SchNet are made of, besides distances."""
 
     #: (K,) of Gaussians exp(−γ (r − μ)²), padded with zeros to a multiple of 16, in the dtype of the distances.
     centers: Tensor
     gammas: Tensor
-    #: Two layers: weight (n_out, n_in), bias and whether a shifted softplus follows.
-    layers: Sequence[tuple[Tensor, Tensor | None, bool]]
+    #: Two.
+    layers: Sequence[Layer]
     #: Å; the number of the cutoff function in csrc/spec.h or -1 for none, its order and eps.
     cutoff: float
     cutoff_kind: int
@@ -363,26 +375,47 @@ def filters_and_slopes(distances: Tensor, of: FilterConstants) -> tuple[Tensor, 
     return filters, slopes
 
 
-class _Filtered(torch.autograd.Function):
-    """``gather`` with filters that depend on distances, whose gradient takes the slopes of the filters."""
+class InteractionConstants(NamedTuple):
+    """What an interaction of SchNet is made of: the layer before the sum over neighbors, the two behind it, filters."""
+
+    inward: Layer
+    outward: Sequence[Layer]
+    filters: FilterConstants
+
+
+class _Interaction(torch.autograd.Function):
+    """An interaction of SchNet as one node of the graph, differentiated once and not by the weights.
+
+    For small molecules the calls of separate nodes take longer than the products.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, distances: Tensor, filters: Tensor, slopes: Tensor, *graph: Tensor) -> Tensor:
-        ctx.save_for_backward(x, filters, slopes, *graph)
-        return _gather(x[:, None], filters, None, *graph, EVEN)[:, 0]
+    def forward(ctx: Any, x: Tensor, distances: Tensor, of: InteractionConstants, graph: Graph) -> Tensor:
+        filters, slopes = filters_and_slopes(distances, of.filters)
+        h = of.inward(x)
+        z = of.outward[0](_gather(h[:, None], filters, None, *graph, EVEN)[:, 0])
+        ctx.save_for_backward(h, z, filters, slopes)
+        ctx.of, ctx.graph = of, graph
+        return of.outward[1](_softplus(z, None, 0))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        x, filters, slopes, *graph = ctx.saved_tensors
-        g = g[:, None]
-        to_x = _gather(g, filters, None, *graph, EVEN)[:, 0] if ctx.needs_input_grad[0] else None
-        to_distances = None
+        h, z, filters, slopes = ctx.saved_tensors
+        of: InteractionConstants = ctx.of
+        g = _softplus(z, g @ of.outward[1].weight, 1)
+        g = (g @ of.outward[0].weight)[:, None]
+        to_x = to_distances = None
+        if ctx.needs_input_grad[0]:
+            to_x = _gather(g, filters, None, *ctx.graph, EVEN)[:, 0] @ of.inward.weight
         if ctx.needs_input_grad[1]:
-            to_distances = _contractions(x[:, None], g, slopes, *graph, EVEN)[:, 0]
-        return to_x, to_distances, None, None, None, None, None, None
+            to_distances = _contractions(h[:, None], g, slopes, *ctx.graph, EVEN)[:, 0]
+        return to_x, to_distances, None, None
 
 
-def filtered(x: Tensor, distances: Tensor, of: FilterConstants, graph: Graph) -> Tensor:
-    """Return Σ_j x_j ∘ W(r_ij) (N, F), differentiable once by features and distances, and not by the weights."""
-    return _Filtered.apply(x, distances, *filters_and_slopes(distances, of), *graph)
+def interaction(x: Tensor, distances: Tensor, of: InteractionConstants, graph: Graph) -> Tensor:
+    """Return W₃ ssp(W₂ Σ_j W₁x_j ∘ W(r_ij) + b₂) + b₃ (N, F).
+
+    It can be differentiated once by features and distances, and not by the weights.
+    """
+    return _Interaction.apply(x, distances, of, graph)

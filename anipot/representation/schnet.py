@@ -48,10 +48,23 @@ class SchNetInteraction(nn.Module):
         """Return the corrections (N, F) to features (N, F)."""
         return self.outward(convolve(self.inward(x), self.filters(basis), pairs, decay))
 
-    def forward_once(self, x: Tensor, filters: kernels.FilterConstants, pairs: HalfPairs) -> Tensor:
-        """Return the same from the native kernels, for one derivative by features and distances."""
-        assert pairs.graph is not None  # the kernels have covered the pairs
-        return self.outward(kernels.filtered(self.inward(x), pairs.distances, filters, pairs.graph))
+    def constants(self, like: Tensor, grid: kernels.FilterConstants) -> kernels.InteractionConstants | None:
+        """Return what the kernels need for one derivative by features and distances; None where torch computes.
+
+        Parameters
+        ----------
+        like
+            Distances, for dtype and device.
+        grid
+            Filters without layers.
+        """
+        inward, inner, outer = self.inward, _native_layers(self.filters, like), _native_layers(self.outward, like)
+        if type(self) is not SchNetInteraction or _watched([self, inward]) or type(inward) is not nn.Linear:
+            return None
+        if inner is None or outer is None or outer[1].activated or not kernels.covers(like, *inward.parameters()):
+            return None
+        filters = grid._replace(layers=inner)
+        return kernels.InteractionConstants(kernels.Layer(inward.weight, inward.bias), outer, filters)
 
 
 class SchNet(MessagePassing):
@@ -145,19 +158,22 @@ class SchNet(MessagePassing):
         """
         vectors = vectors.to(self.embedding.weight.dtype)
         half = half_pairs(pairs, vectors, self.cutoff, len(species))
-        native = self._native_filters(half)
+        native = self._native_interactions(half)
         if native is None:
             basis, decay = self.basis(half.distances), self.decay(half.distances)
         x = self.embed(species)
         steps = [x]
         for i, interaction in enumerate(self.interactions):
-            v = interaction(x, basis, decay, half) if native is None else interaction.forward_once(x, native[i], half)  # type: ignore[operator]
+            if native is None:
+                v = interaction(x, basis, decay, half)
+            else:
+                v = kernels.interaction(x, half.distances, native[i], half.graph)  # type: ignore[arg-type]
             steps.append(v)
             x = x + v
         return x, steps
 
-    def _native_filters(self, half: HalfPairs) -> list[kernels.FilterConstants] | None:
-        """Return the filters of each interaction as the kernels take them; None where torch computes them."""
+    def _native_interactions(self, half: HalfPairs) -> list[kernels.InteractionConstants] | None:
+        """Return the interactions as the kernels take them; None where torch computes them."""
         basis, decay = self.basis, self.cutoff_function
         known = decay is None or type(decay) in NATIVE_CUTOFFS
         if kernels.higher_derivatives() or half.graph is None or type(basis) is not GaussianBasis or not known:
@@ -166,20 +182,18 @@ class SchNet(MessagePassing):
             return None
         if any(GLOBAL_HOOKS) or _watched([basis] if decay is None else [basis, decay]):
             return None
-        padding = (0, -basis.num_functions % 16)
-        constants = basis.centers, basis.gammas
+        padding, constants = (0, -basis.num_functions % 16), (basis.centers, basis.gammas)
         centers, gammas = (nn.functional.pad(c.detach().to(half.distances), padding) for c in constants)
         kind = -1 if decay is None else NATIVE_CUTOFFS[type(decay)]
         cutoff = self.cutoff, kind, getattr(decay, "order", 2), getattr(decay, "eps", 0.0)
+        grid = kernels.FilterConstants(centers, gammas, (), *cutoff)
+        n, k = self.num_filters, basis.num_functions
         found = []
         for interaction in self.interactions:
-            if type(interaction) is not SchNetInteraction or _watched([interaction]):
+            of = interaction.constants(half.distances, grid)  # type: ignore[operator]
+            if of is None or [tuple(layer.weight.shape) for layer in of.filters.layers] != [(n, k), (n, n)]:
                 return None
-            layers = _native_layers(interaction.filters, half.distances)
-            n, k = self.num_filters, basis.num_functions
-            if layers is None or [weight.shape for weight, *_ in layers] != [(n, k), (n, n)]:
-                return None
-            found.append(kernels.FilterConstants(centers, gammas, layers, *cutoff))
+            found.append(of)
         return found
 
     def _bytes_per_pair(self) -> int:
@@ -191,21 +205,22 @@ def _watched(modules: Sequence[nn.Module]) -> bool:
     return any(hooks_of(modules)) or replaced(modules)
 
 
-def _native_layers(filters: nn.Sequential, distances: Tensor) -> list[tuple[Tensor, Tensor | None, bool]] | None:
-    """Return weight, bias and whether an activation follows, of two layers; None where torch computes them."""
-    parts: list[Any] = list(filters)
-    if [type(part) for part in parts] not in _FILTER_PARTS or _watched([filters, *parts]):
+def _native_layers(network: nn.Sequential, like: Tensor) -> list[kernels.Layer] | None:
+    """Return two dense layers and what follows them; None where torch computes them."""
+    parts: list[Any] = list(network)
+    if [type(part) for part in parts] not in _NETWORKS or _watched([network, *parts]):
         return None
-    layers = [(linear.weight, linear.bias, i + 1 < len(parts)) for i, linear in enumerate(parts) if i % 2 == 0]
-    tensors = [t for weight, bias, _ in layers for t in (weight, bias) if t is not None]
-    if not kernels.covers(distances, *tensors) or not all(t.is_contiguous() for t in tensors):
+    linears = parts[::2]
+    layers = [kernels.Layer(one.weight, one.bias, 2 * i + 1 < len(parts)) for i, one in enumerate(linears)]
+    tensors = [t for layer in layers for t in layer[:2] if t is not None]
+    if not kernels.covers(like, *tensors) or not all(t.is_contiguous() for t in tensors):
         return None
-    if any(bias is not None and bias.shape != weight.shape[:1] for weight, bias, _ in layers):
+    if any(layer.bias is not None and layer.bias.shape != layer.weight.shape[:1] for layer in layers):
         return None
     return layers
 
 
-_FILTER_PARTS = (
+_NETWORKS = (
     [nn.Linear, ShiftedSoftplus, nn.Linear],
     [nn.Linear, ShiftedSoftplus, nn.Linear, ShiftedSoftplus],
 )
