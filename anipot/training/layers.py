@@ -13,16 +13,16 @@ from anipot.potential import Potential
 
 @dataclass
 class Scales:
-    """By which factors the steps of weights are multiplied, by the names of the parameters.
+    """What inputs and outputs of networks are like, by the names of parameters, for steps of the right size.
 
-    Features of very different sizes and outputs far from 1 are learned badly by steps of one size. Adam's steps do not
-    depend on how large gradients are; with a factor c for a weight it does what it would do if the input or the output
-    of that weight were multiplied with c. So nothing has to be put into the potential.
+    Features of very different sizes and outputs far from 1 are learned badly by steps of one size. An optimizer that
+    knows their means and sizes does what it would do if they were standardised, and nothing has to be put into the
+    potential: for Adam, whose steps do not depend on how large gradients are, steps are multiplied with factors.
     """
 
-    #: One factor for each column of a first layer's weight.
+    #: Of the weight of a first layer: factor and center of each of its inputs, (2, F), for factor · (input − center).
     inputs: dict[str, Tensor] = field(default_factory=dict)
-    #: One for weight and bias of a last layer each.
+    #: Of weight and bias of a last layer each: size of the output.
     outputs: dict[str, float] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +79,16 @@ class OptimizerSettings:
         ValueError
             If there is nothing to train, or a network has another number of layers than there are weight decays.
         """
-        main, biases = self._groups(potential, scales or Scales())
+        scales = scales or Scales()
+        main, biases = self._groups(potential, scales)
         if not main and not biases:
             raise ValueError("there is nothing to train: all parameters of the potential are frozen")
         parts = [self._optimizer(main)] if main else []
         if biases:
             parts.append(torch.optim.SGD(biases, lr=float(self.biases or 0.0)))
-        return Together(parts)
+        known = dict(potential.named_parameters())
+        inputs = [Inputs(known[name], known.get(_bias(name)), *values) for name, values in scales.inputs.items()]
+        return Together(parts, [one for one in inputs if one.weight.requires_grad])
 
     def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         make: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, self.kind)
@@ -102,17 +105,12 @@ class OptimizerSettings:
             if not parameter.requires_grad:
                 continue
             decay, bias = places.get(parameter, (self._decay_elsewhere(parameter), False))
-            scale, columns = scales.outputs.get(name, 1.0), scales.inputs.get(name)
-            own = bias and self.biases is not None
-            key = (decay, scale, name if columns is not None else "")
-            group = (apart if own else main).setdefault(key, {"params": [], "lr_scale": scale})
+            scale, own = scales.outputs.get(name, 1.0), bias and self.biases is not None
+            group = (apart if own else main).setdefault((decay, scale), {"params": [], "lr_scale": scale})
             group["params"].append(parameter)
-            if own:
-                group["lr"] = float(self.biases or 0.0) * scale
-            else:
-                group |= {"lr": self.lr * scale, "weight_decay": decay}
-            if columns is not None:
-                group["columns"] = columns.to(parameter)
+            group["lr"] = (float(self.biases or 0.0) if own else self.lr) * scale
+            if not own:
+                group["weight_decay"] = decay
         return list(main.values()), list(apart.values())
 
     def _places(self, potential: Potential) -> dict[Tensor, tuple[float, bool]]:
@@ -137,33 +135,43 @@ class OptimizerSettings:
         return float(self.weight_decay) if plain and parameter.dim() > 1 else 0.0  # type: ignore[arg-type]
 
 
+def _bias(weight: str) -> str:
+    """Return the name of the bias that belongs to a weight."""
+    return f"{weight.removesuffix('weight')}bias"
+
+
+class Inputs(NamedTuple):
+    """What the inputs of a layer are like: factor · (input − center) is near 0 and of size 1."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    #: (F,)
+    factor: Tensor
+    center: Tensor
+
+
 class Together(torch.optim.Optimizer):
     """Several optimizers, each with parameters of its own, that Lightning and schedules take for one.
-
-    Groups may have ``columns``, one factor for each input of a layer: steps of its weights are multiplied with them.
-    Adam would do the same if the inputs were multiplied with the factors.
 
     Parameters
     ----------
     parts
         The optimizers; groups of parameters stay theirs.
+    inputs
+        Layers whose weights take the steps that they would take if their inputs were standardised.
     """
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
-        self.parts = list(parts)
+    def __init__(self, parts: Sequence[torch.optim.Optimizer], inputs: Sequence[Inputs] = ()) -> None:
+        self.parts, self.inputs = list(parts), list(inputs)
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
         """Let schedules, which change groups, change those of the parts."""
         self.param_groups: list[dict[str, Any]] = [group for part in self.parts for group in part.param_groups]
-        for group in self.param_groups:
-            if "columns" in group:
-                group["columns"] = group["columns"].to(group["params"][0])
-
-    @property
-    def _scaled(self) -> list[tuple[Tensor, Tensor]]:
-        return [(p, group["columns"]) for group in self.param_groups if "columns" in group for p in group["params"]]
+        self.inputs = [
+            one._replace(factor=one.factor.to(one.weight), center=one.center.to(one.weight)) for one in self.inputs
+        ]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -172,12 +180,16 @@ class Together(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scaled = self._scaled
-        before = [parameter.clone() for parameter, _ in scaled]
+        moved = [(one, one.weight.clone()) for one in self.inputs if one.weight.grad is not None]
+        for one, _ in moved:
+            if one.bias is not None and one.bias.grad is not None:  # the slope by the weight at inputs − center
+                one.weight.grad.addr_(one.bias.grad, one.center, alpha=-1)  # type: ignore[union-attr]
         for part in self.parts:
             part.step()
-        for (parameter, columns), old in zip(scaled, before, strict=True):
-            torch.lerp(old, parameter, columns, out=parameter)
+        for one, old in moved:
+            torch.lerp(old, one.weight, one.factor, out=one.weight)
+            if one.bias is not None and one.bias.grad is not None:
+                one.bias.addmv_(one.weight - old, one.center, alpha=-1)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -187,10 +199,13 @@ class Together(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of each."""
-        return {"parts": [part.state_dict() for part in self.parts]}
+        inputs = [(one.factor, one.center) for one in self.inputs]
+        return {"parts": [part.state_dict() for part in self.parts], "inputs": inputs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
+        stored = zip(self.inputs, state_dict["inputs"], strict=True)
+        self.inputs = [one._replace(factor=factor, center=center) for one, (factor, center) in stored]
         self._share()
