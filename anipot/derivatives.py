@@ -294,8 +294,8 @@ def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, speci
     energies = atomic.sum(-1) + potential.shifter.sae(system.species)  # (M, B)
     atomic = atomic + potential.shifter.atomic(system.species)
     dtype = system.coordinates.dtype
-    all_forces = _forces(found, pairs, shape).to(dtype) if ask.forces else None
-    all_stress = _stress(found, vectors, pairs, system).to(dtype) if ask.stress else None
+    all_forces = forces_of(found, pairs, shape).to(dtype) if ask.forces else None
+    all_stress = stress_of(found, vectors, pairs, system).to(dtype) if ask.stress else None
     spread = None
     if ask.members:
         atomic_members = atomic if ask.atomic_energies else None
@@ -376,7 +376,7 @@ def _within(cutoff: float, pairs: Pairs, vectors: Tensor) -> tuple[Pairs, Tensor
     return Pairs(pairs.center[keep], pairs.neighbor[keep], shift), vectors[keep]
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Energies and gradients of a whole batch; G = M where members are asked for, else 1."""
 
     atomic: Tensor  # (M, N)
@@ -386,7 +386,7 @@ class _Found(NamedTuple):
     properties: dict[str, Tensor]
 
 
-def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vectors: Tensor, ask: Ask) -> _Found:
+def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vectors: Tensor, ask: Ask) -> Found:
     species = system.species.reshape(-1)
     wants_gradient = ask.forces or ask.stress
     num_gradients = len(potential) if ask.members else 1
@@ -399,21 +399,21 @@ def _atoms_and_gradients(potential: Potential, system: System, pairs: Pairs, vec
             totals = (atomic if ask.members else atomic.mean(0, keepdim=True)).sum(-1)
         gradients = []
         for g in range(num_gradients if wants_gradient else 0):
-            gradients.append(_gradients(totals[g], v, own, g + 1 < num_gradients))
+            gradients.append(geometry_gradients(totals[g], v, own, g + 1 < num_gradients))
         parts.append((atomic.detach(), gradients, {name: value.detach() for name, value in properties.items()}))
     return _joined(parts, vectors.new_zeros(num_gradients, 0, 3), wants_gradient, potential.needs_positions)
 
 
-def _joined(parts: list[Any], nothing: Tensor, wants_gradient: bool, positions: bool) -> _Found:
+def _joined(parts: list[Any], nothing: Tensor, wants_gradient: bool, positions: bool) -> Found:
     """Put blocks together again."""
     atomic = torch.cat([part[0] for part in parts], dim=1)
     properties = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
     if not wants_gradient:
-        return _Found(atomic, nothing, None, None, properties)
+        return Found(atomic, nothing, None, None, properties)
     stacked = [[torch.stack(one) for one in zip(*part[1], strict=True)] for part in parts]  # (G, ...) each
     joined = [torch.cat(one, dim=1) for one in zip(*stacked, strict=True)]
     of_coordinates, virial = joined[1:] if positions else (None, None)
-    return _Found(atomic, joined[0], of_coordinates, virial, properties)
+    return Found(atomic, joined[0], of_coordinates, virial, properties)
 
 
 def _own_geometry(potential: Potential, system: System, block: _Block, wants_gradient: bool) -> System | None:
@@ -429,25 +429,33 @@ def _own_geometry(potential: Potential, system: System, block: _Block, wants_gra
     return System(system.species[block.molecules], x, cell, pbc)
 
 
-def _gradients(total: Tensor, v: Tensor, own: System | None, retain_graph: bool) -> tuple[Tensor, ...]:
+def geometry_gradients(
+    total: Tensor, v: Tensor, own: System | None, retain_graph: bool, create_graph: bool = False
+) -> tuple[Tensor, ...]:
     """Return dE/dvectors; where positions count for themselves, also dE/dx and xᵀ dE/dx + cellᵀ dE/dcell."""
     if own is None or not own.coordinates.requires_grad:
-        return (_gradient(total, v, retain_graph),)
+        return (_gradient(total, v, retain_graph, create_graph),)
     leaves = [v, own.coordinates] + ([] if own.cell is None else [own.cell])
     if not total.requires_grad:  # nothing but ghosts
         total = total + 0 * own.coordinates.sum()
-    found = torch.autograd.grad(total, leaves, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+    found = _differentiate(total, leaves, retain_graph, create_graph)
     virial = own.coordinates.detach().mT @ found[1]
     if own.cell is not None:
         virial = virial + own.cell.detach().mT @ found[2]
     return found[0], found[1], virial
 
 
-def _gradient(total: Tensor, v: Tensor, retain_graph: bool) -> Tensor:
+def _gradient(total: Tensor, v: Tensor, retain_graph: bool, create_graph: bool) -> Tensor:
     if len(v) == 0:
         return torch.zeros_like(v)
-    (gradient,) = torch.autograd.grad(total, v, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
-    return gradient
+    return _differentiate(total, [v], retain_graph, create_graph)[0]
+
+
+def _differentiate(total: Tensor, leaves: list[Tensor], retain: bool, create: bool) -> tuple[Tensor, ...]:
+    """Return the gradients, zeros for what does not matter."""
+    return torch.autograd.grad(
+        total, leaves, retain_graph=retain, create_graph=create, allow_unused=True, materialize_grads=True
+    )
 
 
 class _Block(NamedTuple):
@@ -516,13 +524,13 @@ def _edges(total: Tensor, limit: int, step: int) -> Tensor:
     return torch.unique_consecutive(torch.cat(ends))
 
 
-def _forces(found: _Found, pairs: Pairs, shape: torch.Size) -> Tensor:
+def forces_of(found: Found, pairs: Pairs, shape: torch.Size) -> Tensor:
     """−dE/dr (G, B, A, 3): that of the vectors, and that of coordinates which count for themselves."""
     forces = 0.0 - gradient_by_coordinates(pairs, found.of_vectors, shape)  # no -0 where nothing acts
     return forces if found.of_coordinates is None else forces - found.of_coordinates
 
 
-def _stress(found: _Found, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:
+def stress_of(found: Found, vectors: Tensor, pairs: Pairs, system: System) -> Tensor:
     """(1/V) Σ v ⊗ dE/dv over the pairs of each molecule (doi:10.1103/PhysRevB.32.3792): (G, B, 3, 3)."""
     assert system.cell is not None  # _check_stress has seen to it
     gradients = found.of_vectors

@@ -1,0 +1,190 @@
+"""A potential, what it learns and how, as a ``LightningModule``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from anipot.potential import Potential
+from anipot.training.losses import over_processes
+from anipot.training.metrics import MeanTerms, error_metrics, update_errors
+from anipot.training.optimizers import OptimizerSettings
+from anipot.training.outputs import ModelOutput, terms_of
+from anipot.training.predict import BatchLike, predict
+from anipot.training.schedules import ScheduleSettings
+
+
+class AtomisticTask(LightningModule):
+    """Ties a potential, a list of outputs, an optimizer and a schedule together for ``lightning.Trainer``.
+
+    Parameters
+    ----------
+    potential
+        Is trained in place.
+    outputs
+        What is learned and reported.
+    optimizer
+        ``OptimizerSettings``, or anything that takes the potential and returns a ``torch.optim.Optimizer``.
+    schedule
+        ``ScheduleSettings``, or anything that takes the optimizer and returns what Lightning calls a scheduler
+        configuration; none by default.
+    loss_unit
+        Unit of energy in the loss. Relative weights of energies, forces and stress do not depend on it, but the size of
+        gradients does, and with it plain SGD.
+    error_unit
+        Unit of energy in reported errors.
+    energies
+        How energies of a batch are computed where nothing else is trained, in place of ``predict``; a
+        ``FeatureCache`` takes this place.
+
+    Notes
+    -----
+    Losses are ``train_loss`` and ``val_loss``, with one part for each output; errors are ``val_energies_mae`` and the
+    like. Trained in several processes, means run over the labels of all, so that W processes do what one does with W
+    times the batch.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from anipot import Atomwise, EnergyShifter, Potential, SchNet
+    >>> from anipot.training import ModelOutput
+    >>> model = Potential(["H", "O"], SchNet(2, 16), Atomwise.pyramid(16), EnergyShifter([-0.5, -75.0]))
+    >>> task = AtomisticTask(model, [ModelOutput("energies", scaling="atom"), ModelOutput("forces")])
+    >>> x = torch.tensor([[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]])
+    >>> water = SimpleNamespace(species=torch.tensor([[8, 1, 1]]), coordinates=x, cell=None, pbc=None)
+    >>> water.properties = {"energies": torch.tensor([-76.4]), "forces": torch.zeros(1, 3, 3)}
+    >>> task.training_step(water, 0).requires_grad
+    True
+    """
+
+    _weights: Tensor
+    _learned_weights: Tensor
+
+    def __init__(
+        self,
+        potential: Potential,
+        outputs: Sequence[ModelOutput],
+        optimizer: OptimizerSettings | Callable[[Potential], torch.optim.Optimizer] | None = None,
+        schedule: ScheduleSettings | Callable[[torch.optim.Optimizer], Mapping[str, Any]] | None = None,
+        *,
+        loss_unit: str = "kcal/mol",
+        error_unit: str = "kcal/mol",
+        energies: Callable[[Potential, BatchLike], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        names = [output.property for output in outputs]
+        if not any(output.weight > 0 for output in outputs) or len(set(names)) < len(names):
+            raise ValueError(f"expected outputs of different names, one at least with a weight above 0, got {names}")
+        self.potential = potential
+        self.outputs = tuple(outputs)
+        self.optimizer_settings = OptimizerSettings() if optimizer is None else optimizer
+        self.schedule_settings = schedule
+        self.loss_unit, self.error_unit = loss_unit, error_unit
+        self.stop_below: float | None = None
+        self._energies = energies
+        self._learned = [output for output in outputs if output.weight > 0]
+        self._trained = {output.predicted for output in self._learned}
+        self._known = {output.predicted for output in outputs}
+        self._factors = {output.property: output.factor(error_unit) for output in outputs}
+        for name, some in (("_weights", self.outputs), ("_learned_weights", self._learned)):
+            values = torch.tensor([output.weight for output in some], dtype=torch.float64)
+            self.register_buffer(name, values, persistent=False)
+        self.val_terms = MeanTerms(len(self.outputs))
+        self.val_errors = error_metrics(self.outputs)
+        #: The loss of the last step, and the sum over steps of this epoch.
+        self.last_loss: Tensor | None = None
+        self._epoch_loss, self._epoch_steps = torch.zeros((), dtype=torch.float64), 0
+
+    def forward(self, batch: BatchLike) -> dict[str, Tensor]:
+        """Return what the potential says about a batch, without a graph."""
+        return predict(self.potential, batch, self._known, graph=False)
+
+    def training_step(self, batch: BatchLike, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        if self._energies is not None and self._trained == {"energies"}:
+            predictions = {"energies": self._energies(self.potential, batch)}
+        else:
+            predictions = predict(self.potential, batch, self._trained)
+        terms = terms_of(self._learned, self.potential, predictions, batch, self.loss_unit)
+        counts, world = over_processes(terms.counts)
+        # Lightning takes the mean of the gradients of all processes, hence the factor.
+        loss = world * (self._learned_weights * terms.sums / counts.clamp(min=1)).sum()
+        self.last_loss = loss.detach()
+        self._epoch_loss = self._epoch_loss.to(loss.device) + self.last_loss
+        self._epoch_steps += 1
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write loss and learning rate to the logs now and then; stop where the loss is no number."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.global_step % every or self.last_loss is None:
+            return
+        loss = float(self.last_loss)
+        if not math.isfinite(loss):
+            raise RuntimeError(
+                f"the loss is {loss} at step {self.global_step}: try a smaller learning rate or clipped gradients, and "
+                "look for absurd labels with `anipot data info`"
+            )
+        for logger in self.loggers:
+            logger.log_metrics({"loss": loss, "learning_rate": self.learning_rate}, step=self.global_step)
+
+    @property
+    def learning_rate(self) -> float:
+        """The largest of all groups of parameters, which is the one that was asked for."""
+        return max(group["lr"] / group.get("lr_scale", 1.0) for group in self.trainer.optimizers[0].param_groups)
+
+    def on_train_epoch_end(self) -> None:
+        """Report the mean loss of the epoch."""
+        self.log("train_loss", self._epoch_loss / max(1, self._epoch_steps), sync_dist=True)
+        self._epoch_loss, self._epoch_steps = torch.zeros_like(self._epoch_loss), 0
+
+    def validation_step(self, batch: BatchLike, batch_idx: int) -> None:
+        """Add up losses and errors of a batch."""
+        terms = terms_of(self.outputs, self.potential, self(batch), batch, self.loss_unit)
+        self.val_terms.update(terms)
+        update_errors(self.val_errors, self.outputs, terms.errors)
+
+    def on_validation_epoch_end(self) -> None:
+        """Report losses and errors."""
+        parts = self.val_terms.compute().reshape(-1)
+        self.log("val_loss", torch.nansum(self._weights * parts), sync_dist=True)
+        for output, part in zip(self.outputs, parts, strict=True):
+            self.log(f"val_{output.property}_loss", part, sync_dist=True)
+        for name, value in self.val_errors.compute().items():
+            self.log(f"val_{name}", value * self._factors[name.rpartition("_")[0]], sync_dist=True)
+        self.val_terms.reset()
+        self.val_errors.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule as Lightning wants them."""
+        make = self.optimizer_settings
+        optimizer = make.build(self.potential) if isinstance(make, OptimizerSettings) else make(self.potential)
+        plan = self.schedule_settings
+        if plan is None:
+            return optimizer
+        if isinstance(plan, ScheduleSettings):
+            self.stop_below = plan.stop_below
+            plan = plan.build
+        return {"optimizer": optimizer, "lr_scheduler": dict(plan(optimizer))}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Take a step of the schedule, and end the training where the learning rate has become small enough."""
+        super().lr_scheduler_step(scheduler, metric)
+        if self.stop_below is not None and self.learning_rate < self.stop_below:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the mean loss of an epoch that is not over."""
+        total, world = over_processes(self._epoch_loss)
+        checkpoint["epoch_so_far"] = (float(total) / world, self._epoch_steps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with it."""
+        total, steps = checkpoint.get("epoch_so_far", (0.0, 0))
+        self._epoch_loss, self._epoch_steps = torch.tensor(total, dtype=torch.float64), steps

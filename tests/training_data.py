@@ -1,0 +1,92 @@
+"""Small batches with labels, made without files, for the tests of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from contracts import ELEMENTS, SELF_ENERGIES, molecule
+from torch import Tensor, nn
+
+from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, Atomwise, EnergyShifter, PaiNN, Potential, SchNet, pad
+
+
+@dataclass
+class HandMade:
+    """A batch as ``predict`` wants it."""
+
+    species: Tensor
+    coordinates: Tensor
+    cell: Tensor | None = None
+    pbc: Tensor | None = None
+    properties: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: Any) -> HandMade:
+        def moved(value: Any) -> Any:
+            return None if value is None else value.to(device)
+
+        properties = {name: moved(value) for name, value in self.properties.items()}
+        parts = {name: moved(getattr(self, name)) for name in ("species", "coordinates", "cell", "pbc")}
+        return HandMade(**parts, properties=properties)
+
+    def rows(self, rows: slice) -> HandMade:
+        """Return some of the molecules, with all their ghosts."""
+        parts = {
+            n: None if (v := getattr(self, n)) is None else v[rows] for n in ("species", "coordinates", "cell", "pbc")
+        }
+        return HandMade(**parts, properties={name: value[rows] for name, value in self.properties.items()})
+
+    def with_labels(self, **properties: Tensor) -> HandMade:
+        return replace(self, properties=self.properties | properties)
+
+
+def batch(sizes: Sequence[int] = (5, 9, 7, 3), periodic: Sequence[bool] | None = None, seed: int = 0) -> HandMade:
+    """Return molecules whose ghosts stand at NaN, with random labels of energies and forces that fit no potential."""
+    torch.manual_seed(seed)
+    species, coordinates = pad([molecule(size, seed + i) for i, size in enumerate(sizes)])
+    real = species >= 0
+    coordinates = torch.where(real[..., None], coordinates, torch.nan)
+    forces = torch.where(real[..., None], 0.02 * torch.randn(*species.shape, 3).double(), torch.nan)
+    shifts = torch.tensor(SELF_ENERGIES, dtype=torch.float64)[
+        torch.bucketize(species.clamp(min=1), torch.tensor([1, 6, 7, 8]))
+    ]
+    energies = torch.where(real, shifts, 0.0).sum(-1) + 0.1 * torch.randn(len(sizes)).double()
+    found = HandMade(species, coordinates, properties={"energies": energies, "forces": forces})
+    if periodic is None:
+        return found
+    pbc = torch.tensor(periodic)[:, None].expand(-1, 3).contiguous()
+    cell = torch.where(pbc[..., None], 7.5 * torch.eye(3, dtype=torch.float64), 0.0)
+    stress = 1e-3 * torch.randn(len(sizes), 3, 3).double()
+    stress = torch.where(pbc[:, :1, None], stress + stress.mT, torch.nan)
+    return replace(found, cell=cell, pbc=pbc).with_labels(stress=stress)
+
+
+def ani(seed: int = 0, hidden: Sequence[int] = (16, 12, 8), **options: Any) -> Potential:
+    """Return a small ANI potential in float64."""
+    torch.manual_seed(seed)
+    aev = AEVComputer.like_1x()
+    networks = [AtomicNetwork((aev.num_features, *hidden, 1), CELU(0.1)) for _ in ELEMENTS]
+    return Potential(ELEMENTS, aev, ANIModel(networks), EnergyShifter(SELF_ENERGIES), **options).double()
+
+
+def schnet(seed: int = 0, painn: bool = False, **options: Any) -> Potential:
+    """Return a small SchNet or PaiNN in float64."""
+    torch.manual_seed(seed)
+    representation: nn.Module = PaiNN(4, 8, 2, 4.0) if painn else SchNet(4, 12, 2, 4.0)
+    head = Atomwise.pyramid(8 if painn else 12)
+    return Potential(ELEMENTS, representation, head, EnergyShifter(SELF_ENERGIES), **options).double()
+
+
+class Loader:
+    """Batches in a fixed order, as Lightning takes them."""
+
+    def __init__(self, batches: Sequence[HandMade]) -> None:
+        self.batches = list(batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[HandMade]:
+        return iter(self.batches)
