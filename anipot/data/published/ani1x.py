@@ -49,6 +49,7 @@ class _Release(Published):
     homepage = "https://doi.org/10.6084/m9.figshare.c.4712477"
     license = "CC0"
     precision = "single"
+    partly_labelled = True
     self_energies_of = energies.TORCHANI_SOURCE
 
     def files(self) -> tuple[RemoteFile, ...]:

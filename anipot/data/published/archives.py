@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -36,41 +38,48 @@ def take(archive: Path, names: Mapping[str, Path], progress: bool = True) -> Non
     missing = {name: path for name, path in names.items() if not path.exists()}
     if not missing:
         return
-    for name, stream in members(archive, lambda found: _wanted(found, missing) is not None, progress):
-        wanted = _wanted(name, missing)
-        assert wanted is not None
-        _write(stream, missing.pop(wanted))
-        if not missing:
-            return
+    with reading(archive):
+        for name, stream in members(archive, lambda found: _wanted(found, missing) is not None, progress):
+            wanted = _wanted(name, missing)
+            assert wanted is not None
+            _write(stream, missing.pop(wanted))
+            if not missing:
+                return
     raise DataError(f"{archive} holds no {', '.join(missing)}")
 
 
-def members(archive: Path, wanted: Callable[[str], bool], progress: bool = True) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield names and contents of files of an archive, in its order, read once from front to end.
+@contextmanager
+def reading(archive: Path) -> Iterator[None]:
+    """Say what cannot be read: for the time in which an archive and its members are.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the archive ends early or is damaged.
     """
     try:
-        if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                for name in filter(wanted, zipped.namelist()):
-                    with zipped.open(name) as stream:
-                        yield name, stream
-            return
-        with _watched(archive, progress) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-            for member in tar:
-                if member.isfile() and wanted(member.name):
-                    content = tar.extractfile(member)
-                    assert content is not None
-                    yield member.name, content
-                tar.members = []  # type: ignore[attr-defined]  # 133,885 of them in QM9
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is on it
             raise
         raise DataError(f"{archive} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def members(archive: Path, wanted: Callable[[str], bool], progress: bool = True) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield names and contents of files of an archive, in its order; within ``reading``."""
+    if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for name in filter(wanted, zipped.namelist()):
+                with zipped.open(name) as stream:
+                    yield name, stream
+        return
+    with _watched(archive, progress) as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+        for member in tar:
+            if member.isfile() and wanted(member.name):
+                content = tar.extractfile(member)
+                assert content is not None
+                yield member.name, content
+            tar.members = []  # type: ignore[attr-defined]  # 133,885 of them in QM9
 
 
 def _wanted(found: str, names: Mapping[str, Path]) -> str | None:

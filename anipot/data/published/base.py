@@ -62,6 +62,8 @@ class Published:
     self_energies: Mapping[str, float] = MappingProxyType({})
     #: Where these are from.
     self_energies_of: str = ""
+    #: Whether structures without an energy belong to another part of the publication; elsewhere they are bad.
+    partly_labelled: ClassVar[bool] = False
     #: Structures that the publication counts; None if it does not say.
     expected: int | None = None
 
@@ -224,7 +226,15 @@ class Published:
 
     def usable(self, block: Block, bad: Bad) -> Block:
         """Return the structures of a block that go into the store."""
-        return block
+        labelled = ~np.isnan(block.properties["energies"])
+        if self.partly_labelled:
+            block = block.take(labelled)
+            labelled = np.ones(len(block), dtype=np.bool_)
+        finite = np.asarray(np.isfinite(block.coordinates).all(axis=(1, 2)))
+        good = labelled & finite
+        for i in np.flatnonzero(~good).tolist():
+            bad(block.where(i), "the energy is missing" if finite[i] else "coordinates are not finite")
+        return block if good.all() else block.take(good)
 
     def _write_report(self, total: int, rows: int, bad: Bad) -> None:
         found = bad.found()

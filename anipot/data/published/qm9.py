@@ -120,12 +120,13 @@ class QM9(Published):
 
 
 def _molecules(archive: Path, bad: Bad, progress: bool) -> Iterator[qm9_xyz.Molecule]:
-    for name, stream in archives.members(archive, lambda name: name.endswith(".xyz"), progress):
-        where = f"{archive}, {name}"
-        try:
-            yield qm9_xyz.parse(stream.read().decode("utf-8"), where)
-        except (DataError, UnicodeDecodeError) as error:
-            bad(where, str(error))
+    with archives.reading(archive):
+        for name, stream in archives.members(archive, lambda name: name.endswith(".xyz"), progress):
+            where = f"{archive}, {name}"
+            try:
+                yield qm9_xyz.parse(stream.read().decode("utf-8"), where)
+            except (DataError, UnicodeDecodeError) as error:
+                bad(where, str(error))
 
 
 def _block(molecules: list[qm9_xyz.Molecule], factors: Mapping[str, float], file: str) -> Block:
