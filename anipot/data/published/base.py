@@ -171,11 +171,9 @@ class Published:
                 return self.path
             files = self._download(progress, patience)
             bad = Bad(self.path.with_suffix(".bad.jsonl"), on_bad)
-            try:
-                self._convert(files, bad, progress)
-            finally:
-                shutil.rmtree(self.unpacked, ignore_errors=True)
+            self._convert(files, bad, progress)
             bad.path.unlink(missing_ok=True)
+            shutil.rmtree(self.unpacked, ignore_errors=True)
             if not keep_downloads:
                 for path in files.values():
                     if path.parent == self.downloads:  # not a file of the user's own
@@ -218,6 +216,7 @@ class Published:
             overwrite=True,
             progress=progress,
         )
+        self.splits_path.unlink(missing_ok=True)
         if splits:
             np.savez_compressed(self.splits_path, allow_pickle=False, **rows_in_store(temporary, splits))
         total = sum(group.size for group in source.groups)

@@ -68,10 +68,7 @@ class ISO17(Published):
 
     def files(self) -> tuple[RemoteFile, ...]:
         """Return what is downloaded."""
-        places = (
-            "http://www.quantum-machine.org/datasets/iso17.tar.gz",
-            "http://quantum-machine.org/datasets/iso17.tar.gz",
-        )
+        places = tuple(f"{scheme}://www.quantum-machine.org/datasets/iso17.tar.gz" for scheme in ("https", "http"))
         return (RemoteFile("iso17.tar.gz", places),)
 
     def source(self, files: Mapping[str, Path], bad: Bad, progress: bool) -> Source:

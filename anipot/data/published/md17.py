@@ -63,7 +63,7 @@ class MD17(Published):
     Examples
     --------
     >>> MD17("Ethanol").files()[0].urls[0]
-    'http://www.quantum-machine.org/gdml/data/npz/md17_ethanol.npz'
+    'https://www.quantum-machine.org/gdml/data/npz/md17_ethanol.npz'
     """
 
     key = "md17"
@@ -95,7 +95,7 @@ class MD17(Published):
         """Return what is downloaded."""
         places = tuple(
             f"{place}/gdml/data/npz/{self._file}"
-            for place in ("http://www.quantum-machine.org", "https://www.quantum-machine.org")
+            for place in ("https://www.quantum-machine.org", "http://www.quantum-machine.org")
         )
         return (RemoteFile(self._file, (*places, f"http://www.sgdml.org/secure_proxy.php?file=data/npz/{self._file}")),)
 
