@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block
+from anipot.data.memory import blocks_of_atoms
 from anipot.interfaces.ase import Calculator
 from anipot.sampling.committee import disagreement
 from anipot.sampling.geometry import collides
@@ -101,14 +102,9 @@ def until_uncertain(
 
 
 def frame(atoms: Any) -> Block:
-    """Return ``ase.Atoms`` as a block of one structure."""
-    periodic = bool(atoms.pbc.any())
-    return Block(
-        species=np.asarray(atoms.numbers, dtype=np.int64)[None],
-        coordinates=np.array(atoms.positions, dtype=np.float64)[None],
-        cell=np.array(atoms.cell.array)[None] if periodic else None,
-        pbc=np.array(atoms.pbc)[None] if periodic else None,
-    )
+    """Return ``ase.Atoms`` as a block of one structure without labels."""
+    bare = atoms.copy()  # leaves the calculator behind
+    return blocks_of_atoms([bare], {})[0][0]
 
 
 def _collides(atoms: Any) -> bool:

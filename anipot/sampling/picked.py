@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from anipot.data.blocks import Block
+from anipot.data.memory import atoms_of_block
 from anipot.data.quantities import Quantity
 from anipot.data.store import StoreWriter
 from anipot.sampling.explore import Pick
@@ -83,7 +84,7 @@ def text_id(number: float) -> str:
 def _write_frames(file: IO[str], write_xyz: Any, picks: list[tuple[int, Pick]]) -> None:
     frames = []
     for number, pick in picks:
-        atoms = to_atoms(pick.structure, 0)
+        atoms = atoms_of_block(pick.structure, 0)
         atoms.info["id"] = text_id(number)
         if np.isfinite(pick.rho):
             atoms.info["qbc_kcalmol"] = pick.rho
@@ -91,17 +92,6 @@ def _write_frames(file: IO[str], write_xyz: Any, picks: list[tuple[int, Pick]]) 
         frames.append(atoms)
     if frames:
         write_xyz(file, frames)
-
-
-def to_atoms(block: Block, i: int) -> Any:
-    """Return structure ``i`` of a block as ``ase.Atoms``."""
-    from ase import Atoms
-
-    atoms = Atoms(block.species[i], block.coordinates[i])
-    if block.cell is not None and block.pbc is not None:
-        atoms.set_cell(block.cell[i])
-        atoms.set_pbc(block.pbc[i])
-    return atoms
 
 
 def _by_size(picks: list[tuple[int, Pick]]) -> Iterator[Block]:
