@@ -38,7 +38,10 @@ class Words:
         if not re.fullmatch(r"[A-Za-z_]\w*", key):
             self._position -= 1
             raise ValueError(f"{self.where()}: expected name=value, got {key!r}")
+        line = self.where()
         self.take("=")
+        if self.where() != line:
+            raise ValueError(f"{line}: {key} has no value")
         value = self.take()
         if not re.fullmatch(r"[\w.,+/\\:-]+", value):
             self._position -= 1

@@ -90,9 +90,11 @@ class CalculatorLabeller:
     workers: int = 1
     rows: int = 64
     name: str = field(init=False)
+    signature: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = str(self.factory) if isinstance(self.factory, CalculatorFactory) else repr(self.factory)
+        self.signature = self.name
         check_properties(self.properties, set(ASE_RESULTS), self.name)
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, got {self.workers}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -88,3 +90,11 @@ def check_committee(model: Potential) -> None:
             f"query by committee needs an ensemble; {model.name or 'this model'} has {len(model)} member "
             "(a threshold of 0 takes every structure and asks nobody)"
         )
+
+
+def digest(model: Potential) -> str:
+    """Return what tells one model from another: a hash of its weights and of what it is made of."""
+    found = hashlib.sha256(repr(sorted(model.info().items(), key=str)).encode())
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

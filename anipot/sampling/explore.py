@@ -156,7 +156,7 @@ class Explorer:
         found: list[tuple[int, Pick]] = []
         for entries in made.values():  # those of one size are judged together
             species, coordinates = (np.concatenate([getattr(b, x) for _, b, _ in entries]) for x in _NAMES)
-            rows, rho = self._uncertain(Block(species, coordinates))
+            rows, rho = self._uncertain(Block(species, coordinates), apart=True)
             found += [(entries[i][0], Pick(entries[i][1], r, entries[i][2])) for i, r in zip(rows, rho, strict=True)]
         return Outcome([pick for _, pick in sorted(found, key=lambda entry: entry[0])], count)
 
@@ -184,9 +184,9 @@ class Explorer:
         structures = replace(block.take(rows), properties={})
         return [Pick(structures.take(np.array([i])), float(rho[i]), origins[row]) for i, row in enumerate(rows)]
 
-    def _uncertain(self, block: Block) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the rows above the threshold and their ρ; without those whose atoms stand inside each other."""
-        rows = np.arange(len(block)) if block.pbc is not None else np.flatnonzero(~_collide(block))
+    def _uncertain(self, block: Block, apart: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the rows above the threshold and their ρ; ``apart`` only where no atoms stand inside each other."""
+        rows = np.flatnonzero(~_collide(block)) if apart else np.arange(len(block))
         if self.settings.threshold == 0:
             return rows, np.full(len(rows), np.nan)
         rho = disagreement(self.model, block.take(rows))

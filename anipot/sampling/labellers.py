@@ -14,7 +14,7 @@ from anipot.data.blocks import Block
 from anipot.data.quantities import QUANTITIES
 from anipot.derivatives import single_point
 from anipot.potential import Potential
-from anipot.sampling.committee import BATCH_ATOMS, tensors
+from anipot.sampling.committee import BATCH_ATOMS, digest, tensors
 
 #: Quantities that are asked for if nobody says which.
 PROPERTIES = ("energies", "forces")
@@ -32,6 +32,8 @@ class Labeller(Protocol):
 
     #: What it is, for the facts of a file.
     name: str
+    #: Tells it from others, in an interrupted run.
+    signature: str
     #: Names of ``QUANTITIES``.
     properties: Sequence[str]
     #: Structures that are handed over together.
@@ -78,9 +80,11 @@ class PotentialLabeller:
     batch_atoms: int = BATCH_ATOMS
     rows: int = 4096
     name: str = field(init=False)
+    signature: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = self.model.name or "unnamed potential"
+        self.signature = digest(self.model)
         known = {"energies", "forces", "stress", *(set(self.model.property_heads) & set(QUANTITIES))}
         check_properties(self.properties, known, self.name)
 

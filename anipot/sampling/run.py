@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from anipot.data.blocks import DataError, Source
 from anipot.potential import Potential
-from anipot.sampling.committee import check_committee
+from anipot.sampling.committee import check_committee, digest
 from anipot.sampling.explore import Carry, Explorer, Outcome, parts
 from anipot.sampling.picked import write_picked
 from anipot.sampling.settings import SampleSettings, Step, chains
@@ -108,7 +108,7 @@ def sample(
     try:
         with lock:
             _check_files(output, place, resume, overwrite)
-            facts = {"settings": settings.as_json(), "model": _digest(model), "structures": _inputs(explorer)}
+            facts = {"settings": settings.as_json(), "model": digest(model), "structures": _inputs(explorer)}
             state = State(place, facts)
             try:
                 _explore(explorer, state, workers, progress)
@@ -249,14 +249,6 @@ def _check_files(output: Path, place: Path, resume: bool, overwrite: bool) -> No
         raise FileExistsError(f"{output} is complete; there is nothing to resume")
     if overwrite and not resume:
         place.unlink(missing_ok=True)
-
-
-def _digest(model: Potential) -> str:
-    """Tell one model from another: by its weights and its parts."""
-    digest = hashlib.sha256(repr(sorted(model.info().items(), key=str)).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _inputs(explorer: Explorer) -> str:

@@ -191,5 +191,5 @@ class _Failures:
 def _digest(source: Source, labeller: Labeller) -> str:
     files = [(os.path.basename(path), os.path.getsize(path)) for path in source.paths]
     groups = [(group.name, group.size, group.num_atoms) for group in source.groups]
-    text = repr((files, groups, labeller.name, tuple(labeller.properties)))
+    text = repr((files, groups, labeller.signature, tuple(labeller.properties)))
     return hashlib.sha256(text.encode()).hexdigest()
