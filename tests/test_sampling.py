@@ -42,7 +42,7 @@ from anipot.sampling import (
 from anipot.sampling.geometry import beside, collides, superpose
 from anipot.sampling.normal_modes import BOLTZMANN
 from anipot.sampling.picked import ID, text_id
-from anipot.sampling.state import State, identity
+from anipot.sampling.state import State, identities
 from anipot.units import HARTREE_TO_EV, HARTREE_TO_KCALMOL
 
 CALM = SampleSettings(
@@ -239,7 +239,7 @@ def test_chosen_structures_are_above_the_threshold_and_the_same_in_both_files(mo
             assert atoms.numbers.tolist() == found.species[k].tolist()
             assert atoms.positions == pytest.approx(found.coordinates[k], abs=1e-7)
             assert atoms.info["qbc_kcalmol"] == pytest.approx(rho[k], abs=1e-6)
-            assert text_id(int(identity(found.take(np.array([k]))), 16)) == atoms.info["id"]
+            assert text_id(identities(found)[k]) == atoms.info["id"]
     assert not list(tmp_path.glob("*.state"))
     origins = " ".join(atoms.info["origin"] for atoms in frames)
     assert "normal modes at" in origins
@@ -368,7 +368,7 @@ def structures(spoil=lambda blocks: None) -> MemorySource:
         for i, atoms in enumerate(frames):
             atoms.rattle(0.05, seed=i)
         found = block(*frames)
-        found.properties["id"] = np.array([float(int(identity(found.take(np.array([i]))), 16)) for i in range(15)])
+        found.properties["id"] = identities(found)
         blocks.append(found)
     spoil(blocks)
     return MemorySource(blocks, {"id": ID})

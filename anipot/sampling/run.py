@@ -56,6 +56,7 @@ def sample(
     resume: bool = False,
     overwrite: bool = False,
     workers: int = 1,
+    text: bool = True,
     progress: bool | None = None,
 ) -> SampleReport:
     """Choose structures by query by committee and write them as a data set without labels.
@@ -70,8 +71,7 @@ def sample(
     model
         An ensemble.
     output
-        ``.h5``, the store layout with the quantities ``id`` and ``qbc`` (ρ, Hartree). The same structures are written
-        beside it as ``.extxyz``, with ``id``, ``qbc_kcalmol`` and ``origin``.
+        ``.h5``, the store layout with the quantities ``id`` and ``qbc`` (ρ, Hartree).
     molecules
         ``ase.Atoms`` for normal modes, dynamics and dimers.
     settings
@@ -84,6 +84,8 @@ def sample(
         Go on with an earlier run of the same settings, or replace what it left.
     workers
         Processes. Each computes with one thread where there are several.
+    text
+        Whether the same structures are written beside it as ``.extxyz``, with ``id``, ``qbc_kcalmol`` and ``origin``.
     progress
         Whether to show a bar; None asks whether there is a terminal.
 
@@ -112,7 +114,7 @@ def sample(
             state = State(place, facts)
             try:
                 _explore(explorer, state, workers, progress)
-                report = _write(state, output, settings, model)
+                report = _write(state, output, settings, model, text)
             finally:
                 state.close()
             place.unlink()
@@ -121,9 +123,9 @@ def sample(
     return report
 
 
-def _write(state: State, output: Path, settings: SampleSettings, model: Potential) -> SampleReport:
+def _write(state: State, output: Path, settings: SampleSettings, model: Potential, text: bool) -> SampleReport:
     facts = {"sampling": settings.as_json(), "sampled_with": model.name or "unnamed"}
-    written, duplicates = write_picked(state.picks, output, facts)
+    written, duplicates = write_picked(state.picks(), output, facts, text)
     return SampleReport(written, state.totals(), duplicates, state.notes())
 
 
@@ -140,7 +142,7 @@ def _explore(explorer: Explorer, state: State, workers: int, progress: bool | No
     with tqdm(total=total, unit="step", disable=None if progress is None else not progress) as bar:
         for step, outcome in _outcomes(explorer, state, plan, workers, bar):
             state.commit(step, outcome)
-            chosen += len(outcome.picks)
+            chosen += outcome.chosen
             ended = outcome.carry is None
             bar.update(len(plan[step.chain]) - step.number if ended else 1)
             bar.set_postfix_str(f"{chosen} chosen", refresh=False)
