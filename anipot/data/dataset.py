@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +271,40 @@ class AtomsDataset(Reader):
 
         return Batches(self, batch_size, **options)
 
+    def save(self, path: str | os.PathLike[str], **options: Any) -> int:
+        """Write the data set to a file, after its transforms; see ``anipot.data.export.save``."""
+        from anipot.data.export import save
+
+        return save(self, path, **options)
+
     def to_atoms(self, i: int) -> Atoms:
         """Return structure ``i`` as ASE's atoms in eV and Å, with its labels as the results of a calculator."""
         return atoms_of_block(self[int(i)], 0, self.quantities)
+
+
+def open_dataset(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    layout: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    length: str | None = None,
+    transforms: Sequence[Transform] = (),
+) -> AtomsDataset:
+    """Open files as a data set; structures are read when they are needed.
+
+    Parameters
+    ----------
+    path
+        A file, several, or a folder of files that are read as one.
+    layout, fields, length
+        As for ``anipot.data.source.open_source``: told from the file where it says them.
+    transforms
+        Applied to every block that is read.
+
+    Raises
+    ------
+    DataError
+        For files that cannot be read, or do not say their units.
+    """
+    from anipot.data.source import open_source
+
+    return AtomsDataset(open_source(path, layout, fields, length), transforms=transforms)
