@@ -218,7 +218,7 @@ class Published:
         )
         self.splits_path.unlink(missing_ok=True)
         if splits:
-            np.savez_compressed(self.splits_path, allow_pickle=False, **rows_in_store(temporary, splits))
+            np.savez_compressed(self.splits_path, **rows_in_store(temporary, splits))  # type: ignore[arg-type]
         total = sum(group.size for group in source.groups)
         self._write_report(total, rows, bad)
         os.replace(temporary, self.path)
@@ -256,6 +256,7 @@ def rows_in_store(path: Path, splits: Mapping[str, NDArray[np.int64]]) -> dict[s
     frames = np.concatenate(
         [opened.read(i, slice(None)).properties["frame"].astype(np.int64) for i in range(len(opened.groups))]
     )
-    place = np.full(1 + max([-1, *frames.tolist(), *(int(rows.max(initial=-1)) for rows in splits.values())]), -1)
+    size = 1 + max(int(rows.max(initial=-1)) for rows in (frames, *splits.values()))
+    place = np.full(size, -1)
     place[frames] = np.arange(len(frames))
     return {name: (at := place[rows])[at >= 0] for name, rows in splits.items()}
