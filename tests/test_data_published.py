@@ -414,6 +414,28 @@ def test_ani1(monkeypatch, tmp_path):
         given(monkeypatch, published.ANI1(3, folder=tmp_path), {archive.name: archive}).fetch(progress=False)
 
 
+def test_records_that_a_reader_refuses(monkeypatch, tmp_path):
+    """An element that there is not, and a label too few: the groups are left out, each record is on the list."""
+    x, e = rng.normal(size=(3, 2, 3)), rng.normal(size=3)
+    tree = {}
+    for i, (species, energies) in enumerate([(b"OH", e), (b"XH", e), (b"OH", e[:2]), (b"HH", e)]):
+        tree[f"gdb11_s01/m{i}/coordinates"] = x + i
+        tree[f"gdb11_s01/m{i}/energies"] = energies
+        tree[f"gdb11_s01/m{i}/species"] = np.frombuffer(species, "S1")
+    archive = pack(tmp_path / "made" / "ANI1_release.tar.gz", {"ANI-1_release/ani_gdb_s01.h5": hdf5(tree)})
+    dataset = given(monkeypatch, published.ANI1(1, folder=tmp_path), {archive.name: archive})
+    found = everything(dataset)
+    np.testing.assert_allclose(found["coordinates"], np.concatenate([x, x + 3]), rtol=1e-6)
+    assert found["molecule"].tolist() == [0] * 3 + [3] * 3
+    listed = {record["where"].split("ani_gdb_s01.h5, ")[1]: record["reason"] for record in report(dataset)["records"]}
+    assert list(listed) == [f"group 'gdb11_s01/m{i}', index {j}" for i in (1, 2) for j in range(3)]
+    assert "X" in listed["group 'gdb11_s01/m1', index 0"]
+    assert "expected (3," in listed["group 'gdb11_s01/m2', index 2"]
+    again = given(monkeypatch, published.ANI1(1, folder=tmp_path / "refuse"), {archive.name: archive})
+    with pytest.raises(DataError, match="gdb11_s01/m1"):
+        again.fetch(progress=False, on_bad="refuse")
+
+
 def release() -> tuple[bytes, dict[str, np.ndarray]]:
     """Return a file of the layout of ani1x-release.h5: every key, missing labels NaN."""
     n, a = 4, 3

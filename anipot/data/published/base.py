@@ -19,6 +19,7 @@ from anipot.data.download import Patience, RemoteFile
 from anipot.data.layouts.store_file import Precision
 from anipot.data.published.bad import Bad, OnBad
 from anipot.data.published.labels import Label
+from anipot.data.published.tolerant import Tolerant
 from anipot.data.source import open_source
 from anipot.zoo.cache import cache_dir, file_lock
 
@@ -202,7 +203,7 @@ class Published:
         }
 
     def _convert(self, files: Mapping[str, Path], bad: Bad, progress: bool) -> None:
-        source = self.source(files, bad, progress)
+        source = Tolerant(self.source(files, bad, progress), bad)
         splits = self.published_splits(files, source)
         checksums_of = {name: (checksums.recorded(path) or {}).get("sha256") for name, path in files.items()}
         facts = {**self.facts(), "files": checksums_of}
