@@ -334,7 +334,11 @@ def test_rmd17(monkeypatch, tmp_path):
     for name, rows in lists.items():
         wanted = [row for row in rows if row != 2]
         np.testing.assert_array_equal(found["coordinates"][splits[name]], data["x"][wanted])
-    assert report(dataset)["structures"] == 5
+    (record,) = report(dataset)["records"]
+    assert record["where"].endswith("rmd17_ethanol.npz, group '009', index 2")
+    assert record["reason"] == "the energy is missing"
+    parts = read_split(dataset.splits_path, published.load("rmd17:ethanol", folder=tmp_path))
+    assert {name: len(part) for name, part in parts.items()} == {name: len(rows) for name, rows in splits.items()}
 
 
 def iso17_archive(path: Path) -> tuple[Path, dict[str, list[float]]]:
@@ -610,7 +614,8 @@ def test_archive_that_ends_early(tmp_path):
 
 def test_interrupted_conversion_goes_on(monkeypatch, tmp_path):
     data = trajectory(50)
-    data["x"][[3, 40]] = np.nan
+    data["x"][3] = np.nan
+    data["f"][40, 2] = np.inf
     dataset = given(monkeypatch, published.MD17("ethanol", folder=tmp_path), {"md17_ethanol.npz": sgdml(data)})
     from anipot.data import store
 
@@ -633,7 +638,10 @@ def test_interrupted_conversion_goes_on(monkeypatch, tmp_path):
     assert seen == [0, 10, 20, 20, 30, 40]
     kept = np.delete(np.arange(50), [3, 40])
     np.testing.assert_array_equal(found["coordinates"], data["x"][kept])
-    assert [record["where"].split(", ")[-1] for record in report(dataset)["records"]] == ["index 3", "index 40"]
+    records = [(record["where"].split(", ")[-1], record["reason"]) for record in report(dataset)["records"]]
+    assert records[0][0] == "index 3"
+    assert "stands at [nan, nan, nan]" in records[0][1]
+    assert records[1:] == [("index 40", "forces are infinite")]
 
 
 def test_rows_in_store_leave_out_what_is_not_there(monkeypatch, tmp_path):

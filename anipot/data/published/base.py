@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from anipot.data import checksums, download, store
 from anipot.data.blocks import Block, Source
 from anipot.data.download import Patience, RemoteFile
+from anipot.data.faults import Fault, label_faults, structure_faults
 from anipot.data.layouts.store_file import Precision
 from anipot.data.published.bad import Bad, OnBad
 from anipot.data.published.labels import Label
 from anipot.data.published.tolerant import Tolerant
+from anipot.data.quantities import Quantity
 from anipot.data.source import open_source
 from anipot.zoo.cache import cache_dir, file_lock
 
@@ -225,15 +227,23 @@ class Published:
         os.replace(temporary, self.path)
 
     def usable(self, block: Block, bad: Bad) -> Block:
-        """Return the structures of a block that go into the store."""
-        labelled = ~np.isnan(block.properties["energies"])
+        """Return the structures of a block that go into the store: what is possible at all, with an energy.
+
+        Whether forces are absurd, or atoms too close, is for the user to say (``AtomsDataset.checked``).
+        """
         if self.partly_labelled:
-            block = block.take(labelled)
-            labelled = np.ones(len(block), dtype=np.bool_)
-        finite = np.asarray(np.isfinite(block.coordinates).all(axis=(1, 2)))
-        good = labelled & finite
-        for i in np.flatnonzero(~good).tolist():
-            bad(block.where(i), "the energy is missing" if finite[i] else "coordinates are not finite")
+            block = block.take(~np.isnan(block.properties["energies"]))
+        if len(block) == 0:
+            return block
+        known = {label.name: label.quantity for label in self.labels}
+        quantities = {name: known.get(name, Quantity(name)) for name in block.properties}
+        missing = Fault("labels", np.isnan(block.properties["energies"]), lambda i: "the energy is missing")
+        faults = [*structure_faults(block, None), missing, *label_faults(block, quantities, max_force=None)]
+        good = np.ones(len(block), dtype=np.bool_)
+        for fault in faults:
+            for i in np.flatnonzero(fault.bad).tolist():
+                bad(block.where(i), fault.describe(i))
+            good &= ~fault.bad
         return block if good.all() else block.take(good)
 
     def _write_report(self, total: int, rows: int, bad: Bad) -> None:
