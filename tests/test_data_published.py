@@ -23,7 +23,8 @@ from data_server import Page, serve
 from weights_at_hand import SHARED
 
 from anipot import units
-from anipot.data import DataError, published
+from anipot.cli import main
+from anipot.data import DataError, load, published, read_split
 from anipot.data.download import DownloadError, OfflineError, Patience, RemoteFile
 from anipot.data.published import archives
 from anipot.data.published.base import Published, rows_in_store
@@ -262,7 +263,7 @@ def test_qm9_over_the_web(monkeypatch, tmp_path):
         open_source(path).metadata["files"]["uncharacterized.txt"]
         == hashlib.sha256(pages["uncharacterized.txt"]).hexdigest()
     )
-    assert len(published.load("qm9", folder=tmp_path)) == 3
+    assert len(load("qm9", folder=tmp_path)) == 3
 
 
 # --- MD17, rMD17, ISO17 ---
@@ -337,7 +338,7 @@ def test_rmd17(monkeypatch, tmp_path):
     (record,) = report(dataset)["records"]
     assert record["where"].endswith("rmd17_ethanol.npz, group '009', index 2")
     assert record["reason"] == "the energy is missing"
-    parts = read_split(dataset.splits_path, published.load("rmd17:ethanol", folder=tmp_path))
+    parts = read_split(dataset.splits_path, load("rmd17:ethanol", folder=tmp_path))
     assert {name: len(part) for name, part in parts.items()} == {name: len(rows) for name, rows in splits.items()}
 
 
@@ -650,6 +651,55 @@ def test_rows_in_store_leave_out_what_is_not_there(monkeypatch, tmp_path):
     path = dataset.fetch(progress=False)
     rows = rows_in_store(path, {"a": np.array([3, 9, 0])})
     assert rows["a"].tolist() == [3, 0]
+
+
+# --- the command ---
+
+
+def test_list(capsys, tmp_path):
+    assert main(["data", "list", "--folder", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", *published.names()]
+    assert "0 of 16" in next(line for line in lines if line.startswith("md17"))
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_list_one(capsys, tmp_path, name):
+    kind = published.DATASETS[name]
+    for chosen in (name, *(f"{name}:{variant}" for variant in kind.variants)):
+        assert main(["data", "list", chosen, "--folder", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert kind.homepage in shown
+        assert "\nenergies" in shown
+        if chosen == name and kind.variants:
+            assert all(f"{name}:{variant}" in shown for variant in kind.variants)
+        else:
+            assert "(not fetched yet)" in shown
+            assert name == "materialsproject" or "download: http" in shown
+
+
+def test_fetch_command(capsys, monkeypatch, tmp_path):
+    documents = [document("mp-1"), {"material_id": "mp-2"}]
+    (tmp_path / "some.json").write_text(json.dumps(documents))
+    command = ["data", "fetch", "materialsproject", "--file", str(tmp_path / "some.json"), "--folder", str(tmp_path)]
+    assert main([*command, "--on-bad", "refuse"]) == 2
+    assert "some.json, document 1: KeyError: 'structure'" in capsys.readouterr().err
+    assert main([*command, "--delete-downloads"]) == 0
+    shown = capsys.readouterr().out
+    assert f"materialsproject: {tmp_path / 'materialsproject' / 'materialsproject-some.h5'}\n  1 structures\n" in shown
+    assert "1 records left out, listed in" in shown
+    monkeypatch.setenv("ANIPOT_OFFLINE", "1")
+    assert main(["data", "fetch", "md17:ethanol", "--folder", str(tmp_path)]) == 1
+    assert "put it at" in capsys.readouterr().err
+    assert main(["data", "fetch", "comp6", "--folder", str(tmp_path)]) == 2
+    assert "one of ANI-MD, DrugBank" in capsys.readouterr().err
+
+
+def test_all_parts(tmp_path):
+    from anipot.cli.data_fetch import _find
+
+    assert [d.variant for d in _find("comp6:all", str(tmp_path), None)] == list(published.COMP6.variants)
+    assert [d.variant for d in _find("qm9:all", str(tmp_path), None)] == ["all"]
 
 
 # --- the real files, where they are at hand ---

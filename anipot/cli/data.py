@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import Any
 
+from anipot.cli import data_fetch
 from anipot.cli.common import check_folder
 from anipot.cli.errors import UsageError
 
@@ -16,6 +17,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the ``data`` command to the parser of ``anipot``."""
     parser = subparsers.add_parser("data", help="look into, check, divide and convert data sets", description=__doc__)
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
+    data_fetch.add_parsers(commands)
 
     command = commands.add_parser("info", help="what a file holds: layout, sizes, elements, labels and their units")
     _add_files(command)

@@ -6,6 +6,7 @@ from anipot.data.checks import BadRecords
 from anipot.data.dataset import AtomsDataset
 from anipot.data.dataset import open_dataset as open
 from anipot.data.packed import Batch
+from anipot.data.published import load
 from anipot.data.quantities import QUANTITIES, Field, Quantity
 from anipot.data.split_files import read_split, write_split
 from anipot.data.transforms import (
@@ -35,6 +36,7 @@ __all__ = [
     "Source",
     "SubtractBaseline",
     "SubtractSelfEnergies",
+    "load",
     "open",
     "read_split",
     "write_split",
