@@ -687,7 +687,7 @@ def test_fetch_command(capsys, monkeypatch, tmp_path):
     assert main([*command, "--delete-downloads"]) == 0
     shown = capsys.readouterr().out
     assert f"materialsproject: {tmp_path / 'materialsproject' / 'materialsproject-some.h5'}\n  1 structures\n" in shown
-    assert "1 records left out, listed in" in shown
+    assert "1 record left out, listed in" in shown
     monkeypatch.setenv("ANIPOT_OFFLINE", "1")
     assert main(["data", "fetch", "md17:ethanol", "--folder", str(tmp_path)]) == 1
     assert "put it at" in capsys.readouterr().err
