@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anipot.data.blocks import Block, Source
+from anipot.data.blocks import Block, DataError, Source
+from anipot.elements import atomic_numbers, symbol
 from anipot.potential import Potential
 from anipot.sampling.committee import disagreement
 from anipot.sampling.dynamics import frame, until_uncertain
@@ -95,14 +96,17 @@ class Explorer:
     def run(self, step: Step, carry: Carry | None) -> Outcome:
         """Do a step; ``carry`` is that of the step before, None for the first of a chain."""
         rng = step.rng(self.settings.seed)
-        if step.kind == "relax":
-            return self._relax(step.item)
         if step.kind == "dimers":
             return self._dimers(step.item, rng)
         if step.kind == "frames":
             return self._frames(step.item)
-        assert carry is not None
-        return (self._modes if step.kind == "modes" else self._dynamics)(step.item, carry, rng)
+        try:
+            if step.kind == "relax":
+                return self._relax(step.item)
+            assert carry is not None
+            return (self._modes if step.kind == "modes" else self._dynamics)(step.item, carry, rng)
+        except (ValueError, torch.linalg.LinAlgError) as error:  # a molecule fell apart; others need not
+            return Outcome(note=f"{self.names[step.item]}: {error}")
 
     def _relax(self, number: int) -> Outcome:
         atoms = self.molecules[number].copy()
@@ -184,6 +188,11 @@ class Explorer:
         assert self.frames is not None
         group, rows = self._parts[number]
         block = self.frames.read(group, rows)
+        unknown = ~np.isin(block.species, atomic_numbers(self.model.elements))
+        if unknown.any():
+            i, atom = (int(n[0]) for n in np.nonzero(unknown))
+            element, known = symbol(int(block.species[i, atom])), ", ".join(self.model.elements)
+            raise DataError(f"{block.where(i)}, atom {atom} is {element}; the model knows {known}")
         return Outcome([self._chosen(block, [block.where(i) for i in range(len(block))])], len(block))
 
     def _chosen(self, block: Block, origins: Sequence[str]) -> Picks:
