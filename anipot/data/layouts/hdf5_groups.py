@@ -59,7 +59,7 @@ class GroupedFile(FileSource):
     def __init__(self, path: str, fields: Fields | None = None, length: str | None = None):
         super().__init__(path)
         self._handle = Handle(path)
-        names = list(self._handle.leaves())
+        names = list(self._handle.leaves(self.coordinates_key))
         if not names:
             raise DataError(f"{path}: no groups with arrays")
         self._species_key = self._find_species(names[0])
