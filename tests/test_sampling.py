@@ -247,10 +247,15 @@ def test_chosen_structures_are_above_the_threshold_and_the_same_in_both_files(mo
 
 
 def test_threshold_zero_takes_everything_and_asks_nobody(model, molecules, tmp_path):
-    settings = SampleSettings(methods=("modes",), threshold=0, conformers=5, relax=False)
+    methods = ("modes", "dynamics")
+    how = {"trajectories": 2, "steps": 25, "interval": 10, "timestep": 0.1}
+    settings = SampleSettings(methods, 0, (50, 60), conformers=5, relax=False, **how)
     report = sample(model[0], tmp_path / "p.h5", molecules, settings, progress=False)
-    assert report.chosen == 20
     assert report.totals["modes"] == (20, 20)
+    assert report.totals["dynamics"] == (24, 24)  # of 4 molecules, twice after 10, 20 and 25 steps
+    assert report.chosen == 44
+    origins = " ".join(atoms.info["origin"] for atoms in ase.io.read(tmp_path / "p.extxyz", ":"))
+    assert origins.count(", 2.5 fs at") == 8
 
 
 def test_frames_are_chosen_where_they_are_and_once(model, tmp_path):
@@ -353,7 +358,7 @@ def test_given_frames_with_other_elements_are_refused(model, tmp_path):
     ("change", "text"),
     [
         ({"methods": ("magic",)}, "magic"),
-        ({"threshold": 0.0}, "threshold of 0"),
+        ({"threshold": -1.0}, "threshold"),
         ({"temperature": (300, 100)}, "temperature"),
         ({"conformers": 0}, "conformers"),
         ({"start": "there"}, "start"),
