@@ -287,7 +287,7 @@ def test_periodic_frames_keep_their_cells(model, tmp_path):
     assert open_source(tmp_path / "p.h5").periodic
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_result_depends_on_the_seed_only(model, molecules, tmp_path, workers):
     sample(model, tmp_path / "a.h5", molecules, CALM, progress=False)
     sample(model, tmp_path / "b.h5", molecules, CALM, progress=False, workers=workers)
@@ -494,6 +494,7 @@ class Brittle(LennardJones):
 """
 
 
+@pytest.mark.slow
 def test_a_calculator_may_fail_and_even_die(tmp_path, monkeypatch):
     """One structure takes its process down; all others are labelled, each with its own labels."""
     (tmp_path / "brittle.py").write_text(BRITTLE)
@@ -520,6 +521,7 @@ def test_a_calculator_may_fail_and_even_die(tmp_path, monkeypatch):
         assert found.properties["forces"][i] * HARTREE_TO_EV == pytest.approx(atoms.get_forces(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_tblite_labels(tmp_path):
     pytest.importorskip("tblite")
     source = structures()
@@ -696,6 +698,7 @@ def test_commands_from_molecules_to_a_training_set(model, molecules, tmp_path, c
     )
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on(model, molecules, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model.save(tmp_path / "m.safetensors")

@@ -55,7 +55,7 @@ class Outcome:
     carry
         What the next step of the chain starts from; None ends the chain.
     note
-        Why, where a chain ends early.
+        What somebody should know: why a chain ends early, or gave less than it should.
     """
 
     picks: Sequence[Picks] = ()
