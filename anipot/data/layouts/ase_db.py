@@ -63,7 +63,7 @@ class AseDbSource(FileSource):
         super().__init__(path)
         self._ids, sizes, self.periodic = _index(path)
         self.groups, self._frames = by_size(sizes)
-        with connect(path, use_lock_file=False) as database:
+        with connect(path, type="db", use_lock_file=False) as database:
             stated = dict(database.metadata)
         units = {k: "1" if unit in _WITHOUT else str(unit) for k, unit in stated.get("_property_unit_dict", {}).items()}
         found = keys_of([*self._labels(spread(len(sizes))), units], fields, self._all_labels)
@@ -88,7 +88,7 @@ class AseDbSource(FileSource):
 
     def _rows(self, frames: NDArray[np.int64]) -> list[tuple[Atoms, dict[str, Any]]]:
         read = []
-        with connect(self.path, use_lock_file=False) as database:
+        with connect(self.path, type="db", use_lock_file=False) as database:
             for frame in frames.tolist():
                 number = int(self._ids[frame])
                 try:

@@ -47,6 +47,9 @@ class FileSource:
         """Return structures of a group, by a slice or by ascending numbers, in units of this library."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Close what is open; the next ``read`` opens it again."""
+
     def __repr__(self) -> str:
         size = sum(group.size for group in self.groups)
         return f"{type(self).__name__}({self.path!r}: {size} structures in {len(self.groups)} groups)"
@@ -58,11 +61,13 @@ def numbers(rows: slice | NDArray[np.int64], size: int) -> NDArray[np.int64]:
     Raises
     ------
     IndexError
-        For numbers beyond the end.
+        For numbers beyond the end, and such that are not in order.
     """
     if isinstance(rows, slice):
         return np.arange(*rows.indices(size), dtype=np.int64)
     rows = np.asarray(rows, dtype=np.int64)
+    if np.any(np.diff(rows) < 0):
+        raise IndexError("rows are to be given in ascending order")
     if len(rows) and not (rows.min() >= 0 and rows.max() < size):
         raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of a group of {size}")
     return rows

@@ -119,10 +119,11 @@ def length_factor(path: str, said: str | None, stated: str | None, what: str = "
         raise DataError(f"{path}: {error}") from error
 
 
-def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str) -> NDArray[np.float64]:
+def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str, ase: bool = False) -> NDArray[np.float64]:
     """Return labels of ``n`` structures in units of this library, float64.
 
-    Scalars may come with an axis of their own, symmetric tensors as six components in the order of Voigt or as nine.
+    Scalars may come with an axis of their own, tensors as nine components, and the stress of ASE as six: xx yy zz yz xz
+    xy. Six of others are refused, since there is no order that all agree on.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str) -> 
     lead = expected[: len(expected) - len(quantity.shape)]
     if found.shape == (*expected, 1):
         found = found[..., 0]
-    elif quantity.shape == (3, 3) and found.shape == (*lead, 6):
+    elif ase and quantity.name == "stress" and found.shape == (*lead, 6):
         found = found[..., _VOIGT]
     elif quantity.shape == (3, 3) and found.shape == (*lead, 9):
         found = found.reshape(expected)

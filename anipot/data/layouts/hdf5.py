@@ -102,7 +102,11 @@ class Handle:
 
     def missing(self, group: str, key: str) -> DataError:
         """Return an error for an array that is not there."""
-        return DataError(f"{self.where(group)}: no array {key!r}; it has {', '.join(self.file[group]) or 'nothing'}")
+        try:
+            there = ", ".join(self.file[group]) or "nothing"
+        except (KeyError, OSError, RuntimeError) as error:
+            there = f"nothing that can be read ({error})"
+        return DataError(f"{self.where(group)}: no array {key!r}; it has {there}")
 
     def leaves(self, key: str | None = None) -> Iterator[str]:
         """Iterate over the groups that hold arrays, at any depth, in the order of the file.

@@ -70,7 +70,7 @@ class GroupedFile(FileSource):
         self._reads(keys.choose(fields, self.defaults(found) if fields is None else {}))
         first = names[0]
         self._length = length_factor(path, length, self.unit(self.coordinates_key, first), repr(self.coordinates_key))
-        self._handle.close()
+        self.close()
 
     def unit(self, key: str, group: str) -> str | None:
         """Return the unit of a key, known from the publication or stated in a group that has it."""
@@ -79,6 +79,9 @@ class GroupedFile(FileSource):
     def defaults(self, found: Collection[str]) -> Mapping[str, str]:
         """Return what is read when the user does not say: names of quantities to keys, of which some may be missing."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        self._handle.close()
 
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
         """Return structures of a group, by a slice or by ascending numbers."""

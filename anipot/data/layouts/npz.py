@@ -27,7 +27,6 @@ _STRUCTURE = {
     "pbc": ("pbc",),
 }
 _RMD17 = {"coords": "Å", "energies": "kcal/mol", "forces": "kcal/mol/Å"}
-_SGDML = {"energies": "E", "forces": "F"}
 
 Pbc = bool | Sequence[bool]
 
@@ -155,6 +154,8 @@ class NpzSource(FileSource):
         shape, elements = self._arrays.shapes[key], self._arrays.shapes[of_species]
         if len(shape) != 3 or shape[2] != 3:
             raise DataError(f"{self.path}, key {key!r}: shape {shape}, expected (n, atoms, 3)")
+        if shape[0] == 0:
+            raise DataError(f"{self.path}: no structures")
         if elements not in (shape[:2], shape[1:2]):
             raise DataError(f"{self.path}, key {of_species!r}: shape {elements}, expected {shape[:2]} or {shape[1:2]}")
         if elements == shape[1:2]:

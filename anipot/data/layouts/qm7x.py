@@ -63,6 +63,9 @@ class Qm7xSource(FileSource):
         first = self._structures(self.groups[0].name)[0]
         found = [key for key in self._handle.labels(first) if key not in (COORDINATES, SPECIES)]
         self._reads(Keys(path, found, UNITS, {}).choose(fields, DEFAULTS))
+        self.close()
+
+    def close(self) -> None:
         self._handle.close()
 
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:

@@ -69,12 +69,15 @@ class StoreSource(FileSource):
             groups.append(Group(name, shape[0], shape[1]))
             self.periodic |= self._handle.has(name, "cell")
         self.groups = tuple(sorted(groups, key=lambda group: group.num_atoms))
-        self._handle.close()
+        self.close()
 
     def _shaped(self, column: Column) -> Column:
         """Shapes are those of the file."""
         stored, meant = self._stored[column.key], column.quantity
         return Column(Quantity(meant.name, meant.unit, stored.per_atom, stored.shape), column.key, column.factor)
+
+    def close(self) -> None:
+        self._handle.close()
 
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
         """Return structures of a group, by a slice or by ascending numbers."""
