@@ -309,6 +309,8 @@ def test_some_rows_and_none(sample, tmp_path):
             np.testing.assert_array_equal(part.rows, whole.rows[picked])
         with pytest.raises(IndexError):
             source.read(i, np.array([group.size]))
+        with pytest.raises(IndexError, match="ascending"):
+            source.read(i, np.array([1, 0]))
 
 
 def _total(source: Source, i: int) -> float:
@@ -517,6 +519,10 @@ def test_stress_of_ase(tmp_path):
         assert block.pbc[0].tolist() == [True, True, False]
         np.testing.assert_allclose(block.cell[0], np.diag([4.0, 5.0, 6.0]))
     assert np.isnan(open_source(tmp_path / "a.xyz", fields=fields).read(0, slice(0, 2)).properties["stress"][1]).all()
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.update(1, data={"virial": voigt})  # in which order?
+    with pytest.raises(DataError, match=r"key 'virial': shape \(1, 6\), expected \(1, 3, 3\)"):
+        open_source(tmp_path / "a.db", length="Å", fields={"virial": fields["virial"]}).read(0, slice(0, 1))
 
 
 def test_labels_of_few_frames_are_found(tmp_path):

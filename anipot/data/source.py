@@ -11,7 +11,7 @@ from anipot.data.layouts import qm7x
 from anipot.data.layouts.ani1 import Ani1Source
 from anipot.data.layouts.ani1x import Ani1xSource
 from anipot.data.layouts.ase_db import AseDbSource, is_ase_db
-from anipot.data.layouts.base import FileSource
+from anipot.data.layouts.base import FileSource, damage
 from anipot.data.layouts.columns import Fields
 from anipot.data.layouts.extxyz import ExtxyzSource
 from anipot.data.layouts.grouped import GroupedSource
@@ -91,7 +91,10 @@ def open_source(
     if fields is not None:
         fields = {name: Field.parse(name, value) for name, value in fields.items()}
     paths = _files(path)
-    sources = [_open_file(file, layout, fields, length, pbc) for file in paths]
+    sources = []
+    for file in paths:
+        with damage(file):
+            sources.append(_open_file(file, layout, fields, length, pbc))
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import (
     Column,
     Fields,
@@ -83,12 +83,10 @@ class GroupedFile(FileSource):
     def close(self) -> None:
         self._handle.close()
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of a group, by a slice or by ascending numbers."""
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         part = self.groups[group]
         name, size, atoms = part.name, part.size, part.num_atoms
-        chosen, where = numbers(rows, size), self._handle.where(name)
-        n = len(chosen)
+        n, where = len(chosen), self._handle.where(name)
         if self.one_molecule:
             elements = species(self._handle.read(name, self._species_key), where, self._species_key)
             elements = np.repeat(elements[None], n, axis=0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anipot.data.blocks import Block, DataError, Group
 from anipot.data.layouts import qm7x
 from anipot.data.layouts.arrays import Arrays
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, coordinates, length_factor, species, values
 from anipot.data.layouts.frames import by_size
 from anipot.data.quantities import Field
@@ -71,10 +71,9 @@ class NpzSource(FileSource):
         facts = {"name": self._arrays.text("name"), "level_of_theory": self._arrays.text("theory")}
         self.metadata = {name: fact for name, fact in facts.items() if fact}
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of one size, by a slice or by ascending numbers among them."""
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         part = self.groups[group]
-        frames = self._frames[group][numbers(rows, part.size)]
+        frames = self._frames[group][chosen]
         n, a = len(frames), part.num_atoms
         key = self._required("species")
         elements = self._arrays[key]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, coordinates, species, values
 from anipot.data.layouts.hdf5 import Handle, open_file
 from anipot.data.quantities import Quantity
@@ -79,10 +79,8 @@ class StoreSource(FileSource):
     def close(self) -> None:
         self._handle.close()
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of a group, by a slice or by ascending numbers."""
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         name, size, atoms = (part := self.groups[group]).name, part.size, part.num_atoms
-        chosen = numbers(rows, size)
         n, where = len(chosen), self._handle.where(name)
         found = {
             key: self._handle.read(name, key, rows, size)

@@ -18,7 +18,7 @@ from anipot.elements import MAX_ATOMIC_NUMBER
 Precision = Literal["double", "single"]
 #: A chunk is the least that is read: at most this many rows and bytes.
 _ROWS, _BYTES = 1024, 2**20
-_COMPRESSED: Mapping[str, Any] = {"compression": "lzf", "shuffle": True}
+_COMPRESSED: Mapping[str, Any] = {"compression": "lzf", "shuffle": True, "fletcher32": True}
 
 
 def write_file(
