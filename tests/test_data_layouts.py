@@ -576,6 +576,15 @@ def test_several_files_are_one(tmp_path):
     (tmp_path / "notes.txt").write_text("none of these")
     with pytest.raises(DataError, match=r"b\.xyz: units of energies"):
         open_source(tmp_path)
+    fields = {"energies": "energy [eV]", "forces": "forces [eV/Å]", "charges": "charges [e]"}
+    ase.io.write(tmp_path / "atom.xyz", Atoms("He", info={"energy": -1.0}), format="extxyz")
+    with pytest.raises(DataError, match=r"there is no 'charges' \(for charges\)"):
+        open_source([tmp_path / "b.xyz", tmp_path / "atom.xyz"], fields=fields)
+    del fields["charges"]
+    some = open_source([tmp_path / "b.xyz", tmp_path / "atom.xyz"], fields=fields)
+    assert np.isnan(some.read(2, slice(0, 1)).properties["forces"]).all()
+    assert some.read(2, slice(0, 1)).properties["energies"] == pytest.approx([-1 / HARTREE])
+    (tmp_path / "atom.xyz").unlink()
     source = open_source([tmp_path / "a.h5", tmp_path / "c.h5"])
     assert [group.size for group in source.groups] == [4, 4, 3]
     check_molecule(source.read(1, slice(0, 4)), WATER, 1e-15)
