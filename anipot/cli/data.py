@@ -199,6 +199,8 @@ def _print_self_energies(found: Any) -> None:
     print(f"self energies from {found.compositions} compositions, Hartree (least squares; robust):")
     for element, energy in found.self_energies.items():
         print(f"  {element}: {energy:.8f}  {found.robust_self_energies[element]:.8f}")
+    if not found.self_energies_determined:
+        print("  the compositions do not tell the elements apart: these are the smallest of many that fit as well")
     print(
         f"energies less self energies: mean {found.energy_mean:.6g}, standard deviation {found.energy_std:.6g} Hartree"
     )

@@ -129,7 +129,7 @@ def smallest_distances(block: Block) -> NDArray[np.float64]:
     repeats = np.zeros(0, dtype=np.int64)
     if block.pbc is not None and block.cell is not None:
         repeats = np.flatnonzero(_any(block.pbc))
-        cell = np.where(block.pbc[repeats][:, :, None], block.cell[repeats], 0.0)
+        cell = np.where(block.pbc[repeats][:, :, None] & np.isfinite(block.cell[repeats]), block.cell[repeats], 0.0)
         inverse = np.linalg.pinv(cell)
     for step in range(1, block.num_atoms):  # pairs of atoms that are ``step`` apart, for all structures at once
         difference = x[:, step:] - x[:, :-step]
