@@ -47,7 +47,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _no_pictures():
-    with mock.patch("anipot.training.run.draw"), mock.patch("anipot.training.run.plot_curves"):
+    with mock.patch("anipot.training.results.draw"), mock.patch("anipot.training.results.plot_curves"):
         yield
 
 
@@ -175,7 +175,7 @@ def test_an_end_is_kept(tmp_path, frames, options, steps):
     """A kill after the last step, before results are written, does not make the run go on."""
     whole = run(tmp_path / "whole", frames, *options)
     assert state(whole)["global_step"] == steps
-    with mock.patch("anipot.training.run.evaluate", side_effect=Killed), pytest.raises(Killed):
+    with mock.patch("anipot.training.results.evaluate", side_effect=Killed), pytest.raises(Killed):
         run(tmp_path / "killed", frames, *options)
     with mock.patch.object(AtomisticTask, "training_step", forbidden):
         assert_same_end(whole, run(tmp_path / "killed", frames, *options))

@@ -15,18 +15,14 @@ from safetensors.torch import load_file, save_file
 from anipot.potential import Potential
 from anipot.storage import load_model
 from anipot.training.building import MODEL
-from anipot.training.config import TrainingSettings, differences, to_plain
+from anipot.training.checkpoints import LAST
+from anipot.training.config import TrainingSettings
 from anipot.training.layers import Scales
+from anipot.training.reading import differences, to_plain
 
 #: Names of files beside those of checkpoints and pictures.
-CONFIG, START, SCALES, LOG, METRICS, RESULTS = (
-    "config.yaml",
-    "start.safetensors",
-    "scales.safetensors",
-    "log.txt",
-    "metrics.csv",
-    "results.json",
-)
+CONFIG, SPLIT, START, SCALES = "config.yaml", "split.json", "start.safetensors", "scales.safetensors"
+LOG, METRICS, RESULTS = "log.txt", "metrics.csv", "results.json"
 #: Settings that may change when a run goes on: how long it lasts, where it runs and what it shows.
 _FREE = ("folder", "member", "checkpoint_seconds", "cache", "tensorboard", "details")
 _FREE_DATA = ("path", "workers", "validation_batch_size")
@@ -80,6 +76,12 @@ class RunFolder:
         """What a finished training has found; None before."""
         path = self.path / RESULTS
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last checkpoint; an empty one before there is any."""
+        path = self.path / LAST
+        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else {}
 
     def save_start(self, potential: Potential, scales: Scales) -> None:
         """Keep where the training starts, which a training that goes on need not find again."""
