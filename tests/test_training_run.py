@@ -20,6 +20,7 @@ from weights_at_hand import ROOT
 import anipot
 from anipot.training import read_settings, train
 from anipot.training.checkpoints import LAST
+from anipot.training.folder import RunFolder
 from anipot.training.task import AtomisticTask
 
 # Lightning calls what torch 2.13 announces to remove.
@@ -102,7 +103,7 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 def test_what_a_run_leaves(tmp_path, frames, capsys):
     folder = run(tmp_path / "run", frames, "tensorboard=true", 'details={level_of_theory: "a teacher"}')
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "best.ckpt", "config.yaml", "curves.png", "errors_by_element.png", "errors_by_size.png", "last.ckpt", "log.txt",
         "metrics.csv", "model.safetensors", "parity.png", "results.json", "scales.safetensors", "split.json",
@@ -188,6 +189,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path, frames):
         ValueError, match=r"holds a run with other settings: data.batch_size was 8 and is 4; seed was 0 and"
     ):
         run(tmp_path, frames, "data.batch_size=4", "seed=1")
+
+
+def test_one_process_at_a_time(tmp_path, frames):
+    settings = read_settings(None, [f"folder={tmp_path}", f"data.path={frames}", *SMALL])
+    with RunFolder(tmp_path, settings).held(), pytest.raises(RuntimeError, match="another process is training in"):
+        train(settings)
 
 
 COMMAND = [sys.executable, "-c", "import sys; from anipot.cli import main; sys.exit(main())", "train"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from anipot.potential import Potential
@@ -53,6 +55,28 @@ class RunFolder:
             _check_same(self.path, yaml.safe_load((self.path / CONFIG).read_text("utf-8")), plain)
         self.path.mkdir(parents=True, exist_ok=True)
         self.write(CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from training in this folder meanwhile; the system lets go of it when the process ends.
+
+        Raises
+        ------
+        RuntimeError
+            If another process trains in it.
+        """
+        if not self.first:
+            yield
+            return
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RuntimeError(f"another process is training in {self.path}; wait for it, or end it") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

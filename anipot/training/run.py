@@ -49,12 +49,14 @@ def train(settings: TrainingSettings) -> Path:
     ------
     ValueError
         For settings or data that make no sense, and a folder that holds another run.
+    RuntimeError
+        If another process trains in the folder, or the loss is no number.
     """
     folder = RunFolder(settings.folder, settings)
     if folder.results is not None and folder.results.get("trained") == amount(settings):
         folder.say(f"{folder.path} is finished; results are in {folder / RESULTS}")
         return folder.path
-    with quietly():
+    with quietly(), folder.held():
         run = Run(settings, folder)
         run.fit()
         run.finish()
