@@ -175,9 +175,9 @@ def test_a_finished_file_is_continued(tmp_path):
 
 def test_an_error_keeps_what_was_appended(tmp_path):
     path = tmp_path / "a.h5"
-    with pytest.raises(RuntimeError), StoreWriter(path, LABELS) as writer:
-        writer.append(block(5, 3), position={"next": 5})
-        raise RuntimeError("stop")
+    writer = StoreWriter(path, LABELS)
+    writer.append(block(5, 3), position={"next": 5})
+    assert not writer.__exit__(RuntimeError, RuntimeError("stop"), None)
     assert not path.exists()
     assert open_source(f"{path}.partial").groups == (Group("003", 5, 3),)
     with pytest.raises(FileExistsError, match="partial"):
@@ -272,7 +272,7 @@ def test_damaged_files_are_named(tmp_path):
         open_source(path, fields={"forces": "forces"}).read(0, slice(0, 10))
     with h5py.File(path, "r+") as file:
         file["005/species"][7, 2] = 0
-    with pytest.raises(DataError, match=r"key 'species': 0 at \[7, 2\] is no atomic number"):
+    with pytest.raises(DataError, match=r"group '005', index 7, key 'species': .*0.* of atom 2 is no element"):
         open_source(path, fields={}).read(0, slice(0, 10))
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 99
@@ -299,8 +299,8 @@ def test_copy_goes_on_where_it_was(tmp_path):
     same(copied.read(0, slice(0, 27)), source.read(0, np.arange(0, 53, 2)))
     with pytest.raises(FileExistsError):
         store.copy(source, tmp_path / "b.h5")
+    seen.clear()
     with pytest.raises(KeyboardInterrupt):
-        seen.clear()
         store.copy(source, tmp_path / "c.h5", stop, size=10)
     with pytest.raises(DataError, match="copy of something else"):
         store.copy(copied, tmp_path / "c.h5")

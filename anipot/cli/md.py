@@ -80,21 +80,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("ensemble", "timestep", "temperature", *names)}
 
 
-def _draw_momenta(atoms: Any, temperature: float, rng: Any) -> None:
-    """Draw momenta, then take out the drift and, of a free molecule, the rotation, without scaling up the rest."""
-    import numpy as np
-    from ase.md import velocitydistribution as ase_velocities
-
-    draw = getattr(ase_velocities, "thermalize_momenta", None) or ase_velocities.MaxwellBoltzmannDistribution
-    draw(atoms, temperature_K=temperature, rng=rng)
-    ase_velocities.Stationary(atoms, preserve_temperature=False)
-    if not atoms.pbc.any() and len(atoms) > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):  # a linear molecule has a moment of inertia of zero
-            ase_velocities.ZeroRotation(atoms, preserve_temperature=False)
-
-
 def _start(atoms: Any, args: argparse.Namespace, rng: Any, files: list[str]) -> None:
-    _draw_momenta(atoms, args.temperature, rng)
+    from anipot.sampling.dynamics import draw_momenta
+
+    draw_momenta(atoms, args.temperature, rng)
     Path(args.restart).unlink(missing_ok=True)  # it belongs to files that are gone in a moment
     for file in files:
         open(file, "w").close()

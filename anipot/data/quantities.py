@@ -30,6 +30,10 @@ class Quantity:
     per_atom: bool = False
     shape: tuple[int, ...] = ()
 
+    def shape_of(self, n: int, atoms: int) -> tuple[int, ...]:
+        """Return the shape of the labels of ``n`` structures."""
+        return (n, atoms, *self.shape) if self.per_atom else (n, *self.shape)
+
 
 #: The quantities that have a meaning of their own. Others may have any name, and are given with unit and shape.
 QUANTITIES: Mapping[str, Quantity] = {

@@ -37,7 +37,7 @@ def copy(
 
     Structures are put together by size; where they stood before is kept as a quantity: ``molecule``, the number of a
     group that is a molecule or a formula (its names are ``metadata["molecules"]``), or ``frame``, the number of a frame
-    in its file.
+    in its file. Files and keys that were read are ``metadata["files"]`` and ``metadata["keys"]``.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def copy(
     origin = _origin(source)
     quantities = {**source.quantities, **({origin: Quantity(origin)} if origin else {})}
     facts: dict[str, Any] = {"files": [os.path.basename(file) for file in source.paths], **source.metadata}
+    if keys := {column.quantity.name: column.key for column in getattr(source, "columns", ())}:
+        facts["keys"] = keys
     if origin == "molecule":
         facts["molecules"] = [group.name for group in source.groups]
     facts.update(metadata or {})

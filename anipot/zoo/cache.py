@@ -157,7 +157,7 @@ def lock(key: str) -> Iterator[None]:
     CacheError
         If the cache cannot be written.
     """
-    with _file_lock(cache_dir() / key / "lock"):
+    with file_lock(cache_dir() / key / "lock"):
         _remove_temporary(cache_dir() / key)
         yield
 
@@ -165,7 +165,7 @@ def lock(key: str) -> Iterator[None]:
 @contextlib.contextmanager
 def download_lock(folder: Path, name: str) -> Iterator[Path]:
     """Hold the lock of an archive and give a fresh temporary folder beside it; CacheError as ``lock``."""
-    with _file_lock(folder / f"{name}.lock"):
+    with file_lock(folder / f"{name}.lock"):
         _remove_temporary(folder, f"{_TEMPORARY}{name}-")
         temporary = folder / f"{_TEMPORARY}{name}-{uuid.uuid4().hex}"
         try:
@@ -224,7 +224,8 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a path, in a folder that is made; other processes wait. CacheError as ``lock``."""
     from filelock import FileLock
 
     held = FileLock(path)

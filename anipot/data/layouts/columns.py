@@ -62,15 +62,27 @@ class Keys:
         """
         if fields is None:
             fields = {name: key for name, key in defaults.items() if key in self.found}
-        columns, problems = [], []
+        columns, problems, without = [], [], {}
         for name, value in fields.items():
             try:
-                columns.append(self._column(name, Field.parse(name, value)))
+                field = Field.parse(name, value)
+                assert field.quantity is not None
+                if field.key in self.found and self._lacks_unit(name, field):
+                    without[name] = f"{field.key} [{field.quantity.unit}]"
+                else:
+                    columns.append(self._column(name, field))
             except ValueError as error:
                 problems.append(str(error))
+        if without:
+            example = ", ".join(f"{name!r}: {text!r}" for name, text in without.items())
+            problems.append(f"units of {', '.join(without)} are not in the file; say them, as in fields={{{example}}}")
         if problems:
             raise DataError(f"{self.path}: {'; '.join(problems)} (fields={{}} reads no labels); it has {self.known()}")
         return tuple(columns)
+
+    def _lacks_unit(self, name: str, field: Field) -> bool:
+        assert field.quantity is not None
+        return field.unit is None and field.key not in self.units and field.quantity.unit != "1"
 
     def known(self) -> str:
         """Return the keys in words."""
@@ -122,7 +134,7 @@ def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str) -> 
         found = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}, key {column.key!r}: expected numbers ({error})") from error
-    expected = (n, atoms, *quantity.shape) if quantity.per_atom else (n, *quantity.shape)
+    expected = quantity.shape_of(n, atoms)
     lead = expected[: len(expected) - len(quantity.shape)]
     if found.shape == (*expected, 1):
         found = found[..., 0]
@@ -147,8 +159,19 @@ def coordinates(array: ArrayLike, factor: float, n: int, atoms: int, where: str,
     return values(array, column, n, atoms, where)
 
 
-def species(array: ArrayLike, where: str, key: str = "species") -> NDArray[np.int64]:
+def species(
+    array: ArrayLike, where: str, key: str = "species", rows: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Return atomic numbers of symbols (str or bytes) or of numbers.
+
+    Parameters
+    ----------
+    array
+        Symbols or numbers, (a,) or (n, a).
+    where, key
+        For messages.
+    rows
+        Numbers of the n structures in the file, for messages.
 
     Raises
     ------
@@ -156,22 +179,30 @@ def species(array: ArrayLike, where: str, key: str = "species") -> NDArray[np.in
         If one of them is no element.
     """
     found = np.asarray(array)
+    if found.dtype.kind in "SOU":
+        names, inverse = np.unique(found.astype(str).ravel(), return_inverse=True)
+        known = np.array([_number(name) for name in names.tolist()], dtype=np.int64)
+        numbers = known[inverse].reshape(found.shape)
+    elif found.dtype.kind in "iuf":
+        numbers = np.where(np.isfinite(found), found, 0).astype(np.int64)
+        numbers = np.where(numbers == found, numbers, 0)
+    else:
+        raise DataError(f"{where}, key {key!r}: {found.dtype}, expected symbols or atomic numbers")
+    wrong = np.argwhere((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER))
+    if len(wrong):
+        place = tuple(wrong[0].tolist())
+        row = "" if len(place) < 2 else f"index {int(place[0] if rows is None else rows[place[0]])}, "
+        raise DataError(f"{where}, {row}key {key!r}: {found[place]!r} of atom {place[-1]} is no element")
+    return numbers
+
+
+def _number(name: str) -> int:
     try:
-        if found.dtype.kind in "SOU":
-            return _numbers_of_symbols(found)
-        if found.dtype.kind not in "iuf" or (found.dtype.kind == "f" and np.any(found != np.rint(found))):
-            raise ValueError(f"{found.dtype} are no atomic numbers")
-        numbers = found.astype(np.int64)
-        wrong = np.flatnonzero((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER))
-        if len(wrong):
-            place = tuple(int(i) for i in np.unravel_index(wrong[0], numbers.shape))
-            raise ValueError(f"{int(numbers[place])} at {list(place)} is no atomic number")
-        return numbers
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}, key {key!r}: {error}") from error
+        return atomic_number(name.strip())
+    except ValueError:
+        return 0
 
 
-def _numbers_of_symbols(found: NDArray[Any]) -> NDArray[np.int64]:
-    names, inverse = np.unique(found.astype(str).ravel(), return_inverse=True)
-    numbers = np.array([atomic_number(name.strip()) for name in names.tolist()], dtype=np.int64)
-    return numbers[inverse].reshape(found.shape)
+def missing(quantity: Quantity, n: int, atoms: int) -> NDArray[np.float64]:
+    """Return labels that are not there: NaN, in the shape of ``n`` structures."""
+    return np.full(quantity.shape_of(n, atoms), np.nan)

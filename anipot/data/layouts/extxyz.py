@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -15,10 +16,8 @@ from tqdm import tqdm
 from anipot.data.blocks import Block, DataError
 from anipot.data.layouts.base import FileSource, numbers
 from anipot.data.layouts.columns import Fields, Keys, length_factor
-from anipot.data.layouts.frames import block, by_size, labels
+from anipot.data.layouts.frames import block, by_size, keys_of, labels, spread
 
-#: Frames that are looked at for what a file holds.
-_PROBED = 20
 _PBC = re.compile(rb"\bpbc\s*=\s*(\"[^\"]*\"|\{[^}]*\}|\[[^]]*\]|\S+)", re.IGNORECASE)
 
 
@@ -49,8 +48,7 @@ class ExtxyzSource(FileSource):
         self._length = length_factor(path, length, "Å")
         self._starts, sizes, self.periodic = scan(path)
         self.groups, self._frames = by_size(sizes)
-        probed = np.unique(np.linspace(0, len(sizes) - 1, min(_PROBED, len(sizes))).astype(np.int64))
-        found = {key for atoms in self._parse(probed) for key in labels(atoms)}
+        found = keys_of(self._probe(spread(len(sizes))), fields, self._frames_with)
         defaults = {"energies": "energy", "forces": "forces", "stress": "stress"}
         self._reads(Keys(path, found, {}, {}).choose(fields, defaults))
 
@@ -60,6 +58,18 @@ class ExtxyzSource(FileSource):
         chosen = self._frames[group][numbers(rows, part.size)]
         frames = self._parse(chosen)
         return block(frames, [labels(f) for f in frames], chosen, self.columns, self._length, part, self.path)
+
+    def _probe(self, frames: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [labels(atoms) for atoms in self._parse(frames)]
+
+    def _frames_with(self, key: str) -> Iterator[dict[str, Any]]:
+        """Look for a key in all comment lines; give what the frames have that mention it."""
+        with open(self.path, "rb") as file:
+            for frame, start in enumerate(self._starts[:-1].tolist()):
+                file.seek(start)
+                file.readline()
+                if key.encode() in file.readline():
+                    yield from self._probe(np.array([frame]))
 
     def _parse(self, frames: NDArray[np.int64]) -> list[Atoms]:
         parsed: list[Atoms] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.columns import Column, species, values
+from anipot.data.layouts.columns import Column, Fields, missing, species, values
+from anipot.data.quantities import Field
 
+#: Frames that are looked at for what a file holds.
+_PROBED = 20
 #: Arrays of ASE that are the structure, not labels.
 _STRUCTURE = ("numbers", "positions")
 
@@ -28,6 +31,23 @@ def by_size(sizes: NDArray[np.int64]) -> tuple[tuple[Group, ...], tuple[NDArray[
     frames = np.split(order, starts[1:])
     groups = (Group(f"{n:03d}", len(part), n) for n, part in zip(atoms.tolist(), frames, strict=True))
     return tuple(groups), tuple(frames)
+
+
+def spread(total: int) -> NDArray[np.int64]:
+    """Return some frames all over a file, which are looked at for what it holds."""
+    return np.unique(np.linspace(0, total - 1, min(_PROBED, total)).astype(np.int64))
+
+
+def keys_of(
+    probed: Iterable[Mapping[str, Any]], fields: Fields | None, search: Callable[[str], Iterable[Mapping[str, Any]]]
+) -> set[str]:
+    """Return the keys of some frames, and those that the user names if ``search`` comes upon a frame with them."""
+    found = {key for entry in probed for key in entry}
+    for name, value in (fields or {}).items():
+        key = Field.parse(name, value).key
+        if key not in found and any(key in entry for entry in search(key)):
+            found.add(key)
+    return found
 
 
 def labels(atoms: Atoms) -> dict[str, Any]:
@@ -71,11 +91,13 @@ def block(
     for atoms, place in zip(frames, where, strict=True):
         if len(atoms) != a:
             raise DataError(f"{place}: {len(atoms)} atoms, expected {a}")
-    properties = {c.quantity.name: np.full(_shape(c, n, a), np.nan) for c in columns}
+    properties = {c.quantity.name: missing(c.quantity, n, a) for c in columns}
     for i, (entry, place) in enumerate(zip(found, where, strict=True)):
         for column in columns:
             if (value := entry.get(column.key)) is not None:
-                properties[column.quantity.name][i] = values(np.asarray(value)[None], column, 1, a, place)[0]
+                found_shape = np.shape(value)  # some programs write an axis for the one structure
+                alone = found_shape == column.quantity.shape_of(1, a)
+                properties[column.quantity.name][i] = values(value if alone else [value], column, 1, a, place)[0]
     pbc = np.array([atoms.pbc for atoms in frames], dtype=np.bool_).reshape(n, 3)
     return Block(
         np.stack([species(atoms.numbers, place, "numbers") for atoms, place in zip(frames, where, strict=True)])
@@ -89,7 +111,3 @@ def block(
         rows=rows,
         file=file,
     )
-
-
-def _shape(column: Column, n: int, a: int) -> tuple[int, ...]:
-    return (n, a, *column.quantity.shape) if column.quantity.per_atom else (n, *column.quantity.shape)

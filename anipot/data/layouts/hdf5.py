@@ -94,6 +94,11 @@ class Handle:
         except OSError as error:
             raise DataError(f"{self.where(group)}, key {key!r} cannot be read: {error}") from error
 
+    def labels(self, group: str) -> list[str]:
+        """Return the arrays of numbers of a group."""
+        items = self.file[group].items()
+        return [key for key, item in items if isinstance(item, h5py.Dataset) and item.dtype.kind in "iufb"]
+
     def missing(self, group: str, key: str) -> DataError:
         """Return an error for an array that is not there."""
         return DataError(f"{self.where(group)}: no array {key!r}; it has {', '.join(self.file[group]) or 'nothing'}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
 from anipot.data.layouts.base import FileSource
-from anipot.data.layouts.store_file import shape_of
+from anipot.data.layouts.columns import missing
 from anipot.data.quantities import Quantity
 
 
@@ -39,7 +39,7 @@ class JoinedSource:
         self.grouped_by_molecule = all(source.grouped_by_molecule for source in sources)
         self.periodic = any(source.periodic for source in sources)
         self.quantities: Mapping[str, Quantity] = _common(sources)
-        self.columns = tuple(source.columns for source in sources)
+        self.columns = tuple(dict.fromkeys(column for source in sources for column in source.columns))
         first, *others = (source.metadata for source in sources)
         self.metadata: Mapping[str, object] = {
             key: fact for key, fact in first.items() if all(key in other and other[key] == fact for other in others)
@@ -49,12 +49,12 @@ class JoinedSource:
         """Return structures of a group, by a slice or by ascending numbers."""
         i = bisect_right(self._first, group) - 1
         block = self.sources[i].read(group - self._first[i], rows)
-        missing = {
-            name: np.full(shape_of(quantity, len(block), block.num_atoms), np.nan)
+        absent = {
+            name: missing(quantity, len(block), block.num_atoms)
             for name, quantity in self.quantities.items()
             if name not in block.properties
         }
-        return replace(block, properties={**block.properties, **missing}) if missing else block
+        return replace(block, properties={**block.properties, **absent}) if absent else block
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.sources))})"

@@ -87,7 +87,7 @@ class StoreSource(FileSource):
         }
         periodic = self.periodic and self._handle.has(name, "cell")
         return Block(
-            species(found["species"], where),
+            species(found["species"], where, rows=chosen),
             coordinates(found["coordinates"], 1.0, n, atoms, where, "coordinates"),
             {c.quantity.name: values(found[c.key], c, n, atoms, where) for c in self.columns},
             cell=np.asarray(self._handle.read(name, "cell", rows, size), np.float64) if periodic else None,

@@ -67,11 +67,6 @@ def quantities_to_json(quantities: Mapping[str, Quantity]) -> str:
     )
 
 
-def shape_of(quantity: Quantity, n: int, atoms: int) -> tuple[int, ...]:
-    """Return the shape of the labels of ``n`` structures."""
-    return (n, atoms, *quantity.shape) if quantity.per_atom else (n, *quantity.shape)
-
-
 def check_block(block: Block, quantities: Mapping[str, Quantity]) -> None:
     """Refuse a block whose arrays do not fit each other or what is to be written.
 
@@ -87,7 +82,7 @@ def check_block(block: Block, quantities: Mapping[str, Quantity]) -> None:
     for name, array in block.properties.items():
         if name not in quantities:
             raise DataError(f"{block.where(0)}: {name!r} is not among {', '.join(quantities) or 'no quantities'}")
-        expected[name] = array, shape_of(quantities[name], n, atoms)
+        expected[name] = array, quantities[name].shape_of(n, atoms)
     for name, (array, shape) in expected.items():
         if np.shape(array) != shape:
             raise DataError(f"{block.where(0)}: {name} has the shape {np.shape(array)}, expected {shape}")
@@ -107,7 +102,7 @@ def _write_group(
     for quantity in quantities.values():
         if quantity.name in STRUCTURE:
             raise DataError(f"{quantity.name!r} cannot be a quantity: it is part of the structure")
-        shape = shape_of(quantity, n, atoms)
+        shape = quantity.shape_of(n, atoms)
         _create(group, quantity.name, narrow if len(shape) > 1 else "f8", shape, n, quantity.unit)
     row = 0
     for block in blocks:

@@ -1,0 +1,164 @@
+"""Training files of NeuroChem: the published ones, and what is wrong with others, line by line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from anipot.interfaces.neurochem_training import (
+    LayerSettings,
+    NeuroChemSettings,
+    parse_training_settings,
+    read_training_settings,
+)
+
+#: In the syntax that was published with ANI-1x.
+TEXT = """\
+!InputFile for Force Prediction Network
+sflparamsfile=r.params
+ntwkStoreDir=networks/
+atomEnergyFile=sae_linfit.dat
+nmax=0! Maximum number of iterations (0 = inf)
+tolr=100! Tolerance - early stopping
+emult=0.5!Multiplier by eta after tol switch
+eta=0.001! Eta -- Learning rate
+tcrit=1.0E-5! Eta termination criterion
+tmax=0! Maximum time (0 = inf)
+tbtchsz=2560
+vbtchsz=1280
+gpuid=0
+nkde=2
+energy=1
+force=0
+fmult=0.0
+pbc=0
+cmult =0.001
+runtype=ANNP_CREATE_HDNN_AND_TRAIN!Create and train a HDN network
+network_setup {
+  inputsize=384;
+  atom_net H $
+    layer [
+          nodes=160;
+          activation=9;
+          type=0;
+    ]
+    layer [ nodes=128; activation=9; type=0; l2norm=1; l2valu=0.00001; ]
+    layer [ nodes=1; activation=6; type=0; ]
+    $
+  atom_net Cl $
+    layer [ nodes=32; activation=5; type=0; l2norm=0; l2valu=nan; ]
+    layer [ nodes=1; activation=6; type=0; ]
+    $
+
+}
+adptlrn=OFF ! Adaptive learning (OFF,RMSPROP)
+moment=ADAM! Turn on momentum or nesterov momentum
+mu=0.99 ! Mu factor for momentum
+"""
+
+
+def test_every_setting_is_read():
+    assert parse_training_settings(TEXT) == NeuroChemSettings(
+        constants="r.params",
+        self_energies="sae_linfit.dat",
+        network_folder="networks/",
+        input_size=384,
+        networks={
+            "H": (LayerSettings(160, "celu"), LayerSettings(128, "celu", 1e-5), LayerSettings(1, "none")),
+            "Cl": (LayerSettings(32, "gaussian"), LayerSettings(1, "none")),
+        },
+        learning_rate=1e-3,
+        factor=0.5,
+        patience=100,
+        min_learning_rate=1e-5,
+        max_epochs=None,
+        batch_size=2560,
+        validation_batch_size=1280,
+        force_weight=None,
+        frozen_layers=(),
+        seed=None,
+        without_effect={"gpuid": 0, "nkde": 2, "cmult": 0.001, "mu": 0.99},
+    )
+
+
+def test_forces_frozen_layers_and_seeds():
+    text = TEXT.replace("force=0", "force=1\nfreezelayer=0,1").replace("fmult=0.0", "fmult=0.25\nseed=7")
+    found = parse_training_settings(text)
+    assert (found.force_weight, found.frozen_layers, found.seed) == (0.25, (0, 1), 7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tolr=100!", "tolr=-1!", "line 6: tolr must be a positive whole number, got -1"),
+        ("tolr=100!", "tolr=1.5!", "line 6: tolr must be a positive whole number, got 1.5"),
+        ("eta=0.001!", "eta=fast!", "line 8: eta must be a positive number, got fast"),
+        ("eta=0.001! Eta -- Learning rate\n", "", "does not say eta"),
+        ("emult=0.5!", "emult=2!", "line 7: emult must be below 1, got 2.0"),
+        ("pbc=0", "pbc=1", "line 18: only pbc=0 is known"),
+        ("moment=ADAM!", "moment=NESTEROV!", "line 39: only moment=ADAM is known"),
+        ("nkde=2", "warp=9", "settings that are not known: text, line 14: warp=9"),
+        ("nkde=2", "gpuid=1", "line 14: gpuid stands twice, here and in line 13"),
+        ("nkde=2", "nkde=", "line 14: nkde has no value"),
+        ("nkde=2", "nkde 2", "line 14: expected '=', got '2'"),
+        ("inputsize=384;", "nodes=384;", "line 22: expected inputsize"),
+        ("atom_net Cl $", "atom_net Xx $", "line 32: no element has the symbol 'Xx'"),
+        ("atom_net Cl $", "atom_net H $", "line 32: a second network of H"),
+        ("nodes=160;", "nodes=0;", "line 24: a layer needs a positive number of nodes, got 0"),
+        ("activation=5;", "activation=4;", "line 33: activation 4 is not known; known are 5"),
+        ("type=0;\n", "type=1;\n", "line 24: only layers of type 0"),
+        ("l2norm=1; l2valu=0.00001;", "l2norm=1; l2valu=nan;", "line 29: expected l2norm=0 or 1 and l2valu>=0"),
+        ("l2norm=1; l2valu=0.00001;", "dropout=1;", "line 29: dropout of a layer is not known"),
+        ("nodes=128; activation=9;", "nodes=128; activation=5;", "line 23: the network of H: all layers but the last"),
+        (
+            "layer [ nodes=1; activation=6; type=0; ]\n    $\n\n}",
+            "$\n}",
+            "line 32: the network of Cl must end in a layer",
+        ),
+        ("    $\n\n}", "\n\n}", "line 37: expected '$', got '}'"),
+        ("force=0", "force=0\nfreezelayer=7", "line 17: freezelayer must be numbers from 0 to 1"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(old, new, message):
+    assert TEXT.count(old) >= 1
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_training_settings(TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("length", range(0, len(TEXT) - 200, 37))
+def test_a_file_that_is_cut_is_refused(length):
+    with pytest.raises(ValueError, match=r"text"):
+        parse_training_settings(TEXT[:length])
+
+
+@pytest.mark.parametrize(
+    ("model", "elements", "patience", "force_weight", "frozen"),
+    [
+        ("ani-1x_8x", "H C N O", 100, None, ()),
+        ("ani-1ccx_8x", "H C N O", 200, None, (0, 2)),
+        ("ani-2x_8x", "H C N O S F Cl", 40, 1e-3, ()),
+    ],
+)
+def test_published_files(shared, model, elements, patience, force_weight, frozen):
+    """What they say of the networks is what was published beside them."""
+    from anipot.interfaces.neurochem import read_constants, read_model
+
+    for i in range(8):
+        folder = shared / "weights" / "ani-model-zoo" / "resources" / model / f"train{i}"
+        found = read_training_settings(folder / "inputtrain.ipt")
+        assert list(found.networks) == elements.split()
+        assert (found.patience, found.force_weight, found.frozen_layers) == (patience, force_weight, frozen)
+        assert (found.learning_rate, found.factor, found.max_epochs) == (1e-3, 0.5, None)
+        assert re.fullmatch(r"rHCNO.*\.params", found.constants)
+        published = read_model(folder, read_constants(folder / found.constants))
+        for network, layers in zip(published, found.networks.values(), strict=True):
+            assert network.sizes == (found.input_size, *(layer.nodes for layer in layers))
+
+
+def test_frozen_layers_are_those_that_transfer_learning_left_alone(ani1x, ani1ccx):
+    """ANI-1ccx began as ANI-1x; the numbers of its training file count layers from 0."""
+    for first, second in zip(ani1x, ani1ccx, strict=True):
+        for one, other in zip(first.head, second.head, strict=True):
+            same = [bool((a.weight == b.weight).all()) for a, b in zip(one.linears, other.linears, strict=True)]
+            assert same == [True, False, True, False]
