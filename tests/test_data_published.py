@@ -23,7 +23,8 @@ from data_server import Page, serve
 from weights_at_hand import SHARED
 
 from anipot import units
-from anipot.data import DataError, published
+from anipot.cli import main
+from anipot.data import DataError, load, published, read_split
 from anipot.data.download import DownloadError, OfflineError, Patience, RemoteFile
 from anipot.data.published import archives
 from anipot.data.published.base import Published, rows_in_store
@@ -262,7 +263,7 @@ def test_qm9_over_the_web(monkeypatch, tmp_path):
         open_source(path).metadata["files"]["uncharacterized.txt"]
         == hashlib.sha256(pages["uncharacterized.txt"]).hexdigest()
     )
-    assert len(published.load("qm9", folder=tmp_path)) == 3
+    assert len(load("qm9", folder=tmp_path)) == 3
 
 
 # --- MD17, rMD17, ISO17 ---
@@ -334,7 +335,11 @@ def test_rmd17(monkeypatch, tmp_path):
     for name, rows in lists.items():
         wanted = [row for row in rows if row != 2]
         np.testing.assert_array_equal(found["coordinates"][splits[name]], data["x"][wanted])
-    assert report(dataset)["structures"] == 5
+    (record,) = report(dataset)["records"]
+    assert record["where"].endswith("rmd17_ethanol.npz, group '009', index 2")
+    assert record["reason"] == "the energy is missing"
+    parts = read_split(dataset.splits_path, load("rmd17:ethanol", folder=tmp_path))
+    assert {name: len(part) for name, part in parts.items()} == {name: len(rows) for name, rows in splits.items()}
 
 
 def iso17_archive(path: Path) -> tuple[Path, dict[str, list[float]]]:
@@ -412,6 +417,28 @@ def test_ani1(monkeypatch, tmp_path):
     assert found["molecule"][[0, 5, 10, 15]].tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match=r"holds no ani_gdb_s03\.h5"):
         given(monkeypatch, published.ANI1(3, folder=tmp_path), {archive.name: archive}).fetch(progress=False)
+
+
+def test_records_that_a_reader_refuses(monkeypatch, tmp_path):
+    """An element that there is not, and a label too few: the groups are left out, each record is on the list."""
+    x, e = rng.normal(size=(3, 2, 3)), rng.normal(size=3)
+    tree = {}
+    for i, (species, energies) in enumerate([(b"OH", e), (b"XH", e), (b"OH", e[:2]), (b"HH", e)]):
+        tree[f"gdb11_s01/m{i}/coordinates"] = x + i
+        tree[f"gdb11_s01/m{i}/energies"] = energies
+        tree[f"gdb11_s01/m{i}/species"] = np.frombuffer(species, "S1")
+    archive = pack(tmp_path / "made" / "ANI1_release.tar.gz", {"ANI-1_release/ani_gdb_s01.h5": hdf5(tree)})
+    dataset = given(monkeypatch, published.ANI1(1, folder=tmp_path), {archive.name: archive})
+    found = everything(dataset)
+    np.testing.assert_allclose(found["coordinates"], np.concatenate([x, x + 3]), rtol=1e-6)
+    assert found["molecule"].tolist() == [0] * 3 + [3] * 3
+    listed = {record["where"].split("ani_gdb_s01.h5, ")[1]: record["reason"] for record in report(dataset)["records"]}
+    assert list(listed) == [f"group 'gdb11_s01/m{i}', index {j}" for i in (1, 2) for j in range(3)]
+    assert "X" in listed["group 'gdb11_s01/m1', index 0"]
+    assert "expected (3," in listed["group 'gdb11_s01/m2', index 2"]
+    again = given(monkeypatch, published.ANI1(1, folder=tmp_path / "refuse"), {archive.name: archive})
+    with pytest.raises(DataError, match="gdb11_s01/m1"):
+        again.fetch(progress=False, on_bad="refuse")
 
 
 def release() -> tuple[bytes, dict[str, np.ndarray]]:
@@ -588,7 +615,8 @@ def test_archive_that_ends_early(tmp_path):
 
 def test_interrupted_conversion_goes_on(monkeypatch, tmp_path):
     data = trajectory(50)
-    data["x"][[3, 40]] = np.nan
+    data["x"][3] = np.nan
+    data["f"][40, 2] = np.inf
     dataset = given(monkeypatch, published.MD17("ethanol", folder=tmp_path), {"md17_ethanol.npz": sgdml(data)})
     from anipot.data import store
 
@@ -611,7 +639,10 @@ def test_interrupted_conversion_goes_on(monkeypatch, tmp_path):
     assert seen == [0, 10, 20, 20, 30, 40]
     kept = np.delete(np.arange(50), [3, 40])
     np.testing.assert_array_equal(found["coordinates"], data["x"][kept])
-    assert [record["where"].split(", ")[-1] for record in report(dataset)["records"]] == ["index 3", "index 40"]
+    records = [(record["where"].split(", ")[-1], record["reason"]) for record in report(dataset)["records"]]
+    assert records[0][0] == "index 3"
+    assert "stands at [nan, nan, nan]" in records[0][1]
+    assert records[1:] == [("index 40", "forces are infinite")]
 
 
 def test_rows_in_store_leave_out_what_is_not_there(monkeypatch, tmp_path):
@@ -620,6 +651,55 @@ def test_rows_in_store_leave_out_what_is_not_there(monkeypatch, tmp_path):
     path = dataset.fetch(progress=False)
     rows = rows_in_store(path, {"a": np.array([3, 9, 0])})
     assert rows["a"].tolist() == [3, 0]
+
+
+# --- the command ---
+
+
+def test_list(capsys, tmp_path):
+    assert main(["data", "list", "--folder", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", *published.names()]
+    assert "0 of 16" in next(line for line in lines if line.startswith("md17"))
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_list_one(capsys, tmp_path, name):
+    kind = published.DATASETS[name]
+    for chosen in (name, *(f"{name}:{variant}" for variant in kind.variants)):
+        assert main(["data", "list", chosen, "--folder", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert kind.homepage in shown
+        assert "\nenergies" in shown
+        if chosen == name and kind.variants:
+            assert all(f"{name}:{variant}" in shown for variant in kind.variants)
+        else:
+            assert "(not fetched yet)" in shown
+            assert name == "materialsproject" or "download: http" in shown
+
+
+def test_fetch_command(capsys, monkeypatch, tmp_path):
+    documents = [document("mp-1"), {"material_id": "mp-2"}]
+    (tmp_path / "some.json").write_text(json.dumps(documents))
+    command = ["data", "fetch", "materialsproject", "--file", str(tmp_path / "some.json"), "--folder", str(tmp_path)]
+    assert main([*command, "--on-bad", "refuse"]) == 2
+    assert "some.json, document 1: KeyError: 'structure'" in capsys.readouterr().err
+    assert main([*command, "--delete-downloads"]) == 0
+    shown = capsys.readouterr().out
+    assert f"materialsproject: {tmp_path / 'materialsproject' / 'materialsproject-some.h5'}\n  1 structures\n" in shown
+    assert "1 record left out, listed in" in shown
+    monkeypatch.setenv("ANIPOT_OFFLINE", "1")
+    assert main(["data", "fetch", "md17:ethanol", "--folder", str(tmp_path)]) == 1
+    assert "put it at" in capsys.readouterr().err
+    assert main(["data", "fetch", "comp6", "--folder", str(tmp_path)]) == 2
+    assert "one of ANI-MD, DrugBank" in capsys.readouterr().err
+
+
+def test_all_parts(tmp_path):
+    from anipot.cli.data_fetch import _find
+
+    assert [d.variant for d in _find("comp6:all", str(tmp_path), None)] == list(published.COMP6.variants)
+    assert [d.variant for d in _find("qm9:all", str(tmp_path), None)] == ["all"]
 
 
 # --- the real files, where they are at hand ---

@@ -12,6 +12,7 @@ from anipot.interfaces.neurochem_training import (
     parse_training_settings,
     read_training_settings,
 )
+from anipot.training.neurochem import neurochem_settings
 
 #: In the syntax that was published with ANI-1x.
 TEXT = """\
@@ -162,3 +163,67 @@ def test_frozen_layers_are_those_that_transfer_learning_left_alone(ani1x, ani1cc
         for one, other in zip(first.head, second.head, strict=True):
             same = [bool((a.weight == b.weight).all()) for a, b in zip(one.linears, other.linears, strict=True)]
             assert same == [True, False, True, False]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As settings of a training
+
+PARAMS = """\
+TM=1
+Rcr=5.2
+Rca=3.5
+EtaR=[16.0]
+ShfR=[0.9,1.4,2.0]
+Zeta=[32.0]
+ShfZ=[0.2,1.0]
+EtaA=[8.0]
+ShfA=[0.9,1.6]
+Atyp=[Cl,H]
+"""
+
+
+@pytest.fixture
+def training_file(tmp_path):
+    folder = tmp_path / "chlorine"
+    folder.mkdir()
+    (folder / "r.params").write_text(PARAMS)
+    (folder / "sae_linfit.dat").write_text("H,0=-0.5\nCl,1=-460.0\n")
+    text = TEXT.replace("inputsize=384", "inputsize=18").replace("activation=5", "activation=9")
+    text = text.replace("nodes=32;", "nodes=32; ").replace(
+        "    layer [ nodes=32;", "    layer [ nodes=24; activation=9; type=0; ]\n    layer [ nodes=32;"
+    )
+    text = text.replace("l2norm=0; l2valu=nan;", "l2norm=1; l2valu=0.00001;")
+    (folder / "inputtrain.ipt").write_text(text)
+    return folder / "inputtrain.ipt"
+
+
+def test_settings_of_a_training(training_file):
+    found = neurochem_settings(training_file)
+    assert found["folder"] == "runs/chlorine"
+    assert found["data"] == {"batch_size": 2560, "validation_batch_size": 1280}
+    assert found["model"]["elements"] == ["Cl", "H"]  # in the order of the constants
+    assert found["model"]["self_energies"] == {"Cl": -460.0, "H": -0.5}
+    assert found["model"]["representation"]["ShfR"] == [0.9, 1.4, 2.0]
+    assert found["model"]["head"]["hidden"] == {"Cl": [24, 32], "H": [160, 128]}
+    assert found["optimizer"] == {"kind": "AdamW", "lr": 1e-3, "weight_decay": [0, 1e-5, 0], "biases": 1e-3}
+    assert found["schedule"]["patience"] == 100
+    assert found["schedule"]["stop_below"] == 1e-5
+    assert found["outputs"] == [{"property": "energies", "scaling": "sqrt_atoms"}]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("inputsize=18", "inputsize=19", "inputsize is 19, but the AEV of r.params has 18 numbers"),
+        ("l2valu=0.00001; ]\n    layer [ nodes=1;", "l2valu=0.5; ]\n    layer [ nodes=1;", "l2valu is"),
+        ("force=0", "force=0\nfreezelayer=0", "there are no networks in"),
+        ("atom_net Cl", "atom_net C", "no atom_net for Cl"),
+        ("sae_linfit.dat", "other.dat", "other.dat is missing"),
+    ],
+)
+def test_files_that_do_not_go_together(training_file, old, new, message):
+    text = training_file.read_text()
+    assert old in text
+    training_file.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        neurochem_settings(training_file)

@@ -42,7 +42,7 @@ from anipot.sampling import (
 from anipot.sampling.geometry import beside, collides, superpose
 from anipot.sampling.normal_modes import BOLTZMANN
 from anipot.sampling.picked import ID, text_id
-from anipot.sampling.state import State, identity
+from anipot.sampling.state import State, identities
 from anipot.units import HARTREE_TO_EV, HARTREE_TO_KCALMOL
 
 CALM = SampleSettings(
@@ -239,7 +239,7 @@ def test_chosen_structures_are_above_the_threshold_and_the_same_in_both_files(mo
             assert atoms.numbers.tolist() == found.species[k].tolist()
             assert atoms.positions == pytest.approx(found.coordinates[k], abs=1e-7)
             assert atoms.info["qbc_kcalmol"] == pytest.approx(rho[k], abs=1e-6)
-            assert text_id(int(identity(found.take(np.array([k]))), 16)) == atoms.info["id"]
+            assert text_id(identities(found)[k]) == atoms.info["id"]
     assert not list(tmp_path.glob("*.state"))
     origins = " ".join(atoms.info["origin"] for atoms in frames)
     assert "normal modes at" in origins
@@ -332,6 +332,23 @@ def test_a_molecule_that_does_not_relax_is_told(model, tmp_path):
     assert report.notes == ["methane did not relax to 1e-09 eV/Å in 2 steps"]
 
 
+def test_one_broken_molecule_does_not_end_the_search(model, tmp_path):
+    broken = Atoms("CH4", molecule("CH4").positions)
+    broken.positions[1] = broken.positions[0]
+    settings = SampleSettings(methods=("modes",), relax_steps=1, fmax=100, threshold=0.1, conformers=5)
+    report = sample(model, tmp_path / "p.h5", [broken, molecule("H2O")], settings, names="ab", progress=False)
+    assert report.totals["modes"][0] == 5
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("a: ")
+
+
+def test_given_frames_with_other_elements_are_refused(model, tmp_path):
+    source = MemorySource([block(molecule("H2O")), block(molecule("SH2"))])
+    settings = SampleSettings(methods=("frames",))
+    with pytest.raises(DataError, match="atom 0 is S; the model knows H, C, N, O"):
+        sample(model, tmp_path / "p.h5", settings=settings, frames=source, progress=False)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -368,7 +385,7 @@ def structures(spoil=lambda blocks: None) -> MemorySource:
         for i, atoms in enumerate(frames):
             atoms.rattle(0.05, seed=i)
         found = block(*frames)
-        found.properties["id"] = np.array([float(int(identity(found.take(np.array([i]))), 16)) for i in range(15)])
+        found.properties["id"] = identities(found)
         blocks.append(found)
     spoil(blocks)
     return MemorySource(blocks, {"id": ID})
@@ -604,14 +621,35 @@ def test_results_that_do_not_fit_are_named(picked, tmp_path):
     report = join(open_source(picked), results, tmp_path / "t.h5", incomplete=True, progress=False)
     assert sorted(report.missing) == sorted(names[:6])
     assert report.joined == len(frames) - 6
-    text = "\n".join(report.problems)
-    for i, reason in enumerate(
-        ["from its place", "in this order", "not among the structures", "has no id", "no energy", "NaN"]
-    ):
-        assert f"frame {i}" in text
-        assert reason in text
-    assert "a second result" in text
-    assert "notes.pdf cannot be read" in text
+    reasons = [
+        f"frame 0 ({names[0]}): an atom is 0.0",
+        f"frame 1 ({names[1]}): atoms N",
+        "frame 2 (id-00000000000ff): not among the structures",
+        "frame 3: no id",
+        f"frame 4 ({names[4]}): no energy; it holds id, ",
+        f"frame 5 ({names[5]}): forces hold NaN",
+        f"frame {len(frames)} ({names[6]}): a second result",
+        "notes.pdf: cannot be read",
+    ]
+    assert len(report.problems) == len(reasons)
+    for problem, reason in zip(report.problems, reasons, strict=True):
+        assert reason in problem
+
+
+def test_folders_may_hold_other_files(picked, tmp_path):
+    """A program leaves inputs, logs and geometries without energies beside its results."""
+    teacher = committee(members=1).ase()
+    frames = ase.io.read(picked.with_suffix(".extxyz"), ":")
+    for atoms in frames:
+        folder = tmp_path / "runs" / atoms.info["id"]
+        folder.mkdir(parents=True)
+        (folder / "notes.pdf").write_text("no result")
+        ase.io.write(folder / "start.xyz", atoms)
+        ase.io.write(folder / "last.extxyz", [atoms, computed(atoms, teacher)])
+    report = join(open_source(picked), [tmp_path / "runs"], tmp_path / "t.h5", progress=False)
+    assert report.joined == len(frames)
+    with pytest.raises(DataError, match=f"{len(frames)} without a result"):
+        join(open_source(picked), [tmp_path / "runs"], tmp_path / "u.h5", pattern="start.*", progress=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def _print_report(dataset: Published) -> None:
     note = "" if expected in (None, report["structures"]) else f", {expected:,} published"
     print(f"  {report['structures']:,} structures{note}")
     if report["bad"]:
-        print(f"  {report['bad']:,} records left out, listed in {dataset.report_path}")
+        records = "record" if report["bad"] == 1 else "records"
+        print(f"  {report['bad']:,} {records} left out, listed in {dataset.report_path}")
 
 
 def _list(args: argparse.Namespace) -> int:

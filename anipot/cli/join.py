@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME=KEY [UNIT]",
         help="where results have a quantity, such as 'energies=REF_energy [Hartree]' (default: what ASE reads)",
     )
+    parser.add_argument("--pattern", default="*", help="which files in folders may be results, such as '*.out'")
     parser.add_argument("--tolerance", type=float, default=0.01, help="how far an atom may be from its place, Å")
     parser.add_argument("--level-of-theory", help="written into the data set")
     parser.add_argument("--incomplete", action="store_true", help="write what there is")
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             args.results,
             args.output,
             fields=fields,
+            pattern=args.pattern,
             tolerance=args.tolerance,
             incomplete=args.incomplete,
             metadata=facts,

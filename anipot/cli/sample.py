@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("sample", help="choose new structures by query by committee")
     parser.add_argument("files", metavar="FILE", nargs="+", help="molecules to start from, or frames to choose from")
-    parser.add_argument("-o", "--output", required=True, help=".h5; the same structures are written as .extxyz")
+    parser.add_argument("-o", "--output", required=True, help=".h5, and the same structures as .extxyz")
     parser.add_argument("--method", choices=_METHODS, nargs="+", default=["modes", "dynamics"])
     parser.add_argument("--threshold", type=float, default=0.23, help="sigma/sqrt(N), kcal/mol (0 chooses everything)")
     parser.add_argument("--temperature", type=float, nargs=2, default=(50.0, 800.0), metavar=("LOW", "HIGH"), help="K")
@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--fmax", type=float, default=0.01, help="of relaxed molecules, eV/Å")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--no-text", action="store_true", help="no .extxyz")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             overwrite=args.overwrite,
             workers=args.workers,
+            text=not args.no_text,
         )
     except FileExistsError as error:
         raise UsageError(f"{error} (--resume, --overwrite)") from error
@@ -89,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         if tested:
             print(f"{kind}: {chosen} of {tested} chosen")
     again = f" ({report.duplicates} came twice)" if report.duplicates else ""
-    print(f"{report.chosen} structures in {args.output} and {Path(args.output).with_suffix('.extxyz')}{again}")
+    beside = "" if args.no_text else f" and {Path(args.output).with_suffix('.extxyz')}"
+    print(f"{report.chosen} structures in {args.output}{beside}{again}")
     return 0
 
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import pickle
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from anipot.data.order import Order
 from anipot.data.packed import Batch, Packed
-from anipot.data.packing import bytes_per_structure, pack
+from anipot.data.packing import pack, packed_bytes
+from anipot.data.pools import Plan, PoolReader, num_atoms
 
 if TYPE_CHECKING:
     from anipot.data.dataset import AtomsDataset
 
-#: Consecutive rows that stay together in a pool when a data set is streamed: what files store in one piece.
-CHUNK_ROWS = 1024
+#: Consecutive rows that stay together in a pool when a data set is streamed. Neighbours in a file are alike, and a
+#: batch should not consist of them; fewer cost more time to read.
+CHUNK_ROWS = 256
 #: Batches, and structures, of a pool at least.
-POOL_BATCHES, POOL_ROWS = 32, 65536
+POOL_BATCHES, POOL_ROWS = 32, 131072
 #: Data sets that take less are held in memory.
 MEMORY = 1 << 30
 
@@ -45,7 +44,7 @@ class Batches:
     seed
         Of that order.
     bucket
-        Whether batches hold structures of similar size. Pools of 32 batches or 65 536 structures, whichever is more,
+        Whether batches hold structures of similar size. Pools of 32 batches or 131 072 structures, whichever is more,
         are drawn at random and sorted, so that any structure may meet any other of its size.
     drop_last
         Whether to leave out the batch that is not full.
@@ -57,8 +56,9 @@ class Batches:
     dtype
         Of coordinates, cells, and labels that atoms have each; labels of structures are float64.
     memory
-        Bytes. Data sets that take less when packed are read once and held, after all transforms; larger ones are
-        read anew in every epoch, by random chunks of 1024 consecutive rows.
+        Bytes. Data sets that take less when packed are read once and held, by every process, after all transforms.
+        Larger ones are read anew in every epoch, by random chunks of 256 consecutive rows; one pool is in memory, and
+        one or two for each worker.
 
     Attributes
     ----------
@@ -106,7 +106,8 @@ class Batches:
             raise ValueError("the data set is empty; there are no batches")
         self.dataset, self.batch_size, self.workers, self.dtype = dataset, batch_size, workers, dtype
         self.rank, self.world = rank, world
-        self.held = packed_bytes(dataset, dtype) <= memory
+        atoms, quantities = num_atoms(dataset), dataset.quantities
+        self.held = packed_bytes(len(dataset), atoms, quantities.values(), dtype) <= memory
         edges = None if self.held else dataset.selection.before(dataset.chunks(CHUNK_ROWS))
         batch = batch_size * world
         pool = batch * max(POOL_BATCHES, -(-POOL_ROWS // batch))
@@ -118,7 +119,7 @@ class Batches:
         self._resumed = False
         self._packed: Packed | None = None
         self._loader: DataLoader[Any] | None = None
-        self._plan = _Plan()
+        self._plan = Plan()
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -156,7 +157,9 @@ class Batches:
         order = self.order
         return {
             "structures": order.count,
+            "rows": zlib.crc32(self.dataset.selection.to_bytes()),
             "global batch": order.batch,
+            "pool": order.pool,
             "shuffle": order.shuffle,
             "bucket": order.bucket,
             "drop_last": order.drop_last,
@@ -189,7 +192,7 @@ class Batches:
                 batches = self.order.batches(*pool, lambda positions: sizes[positions])
                 yield packed, [torch.from_numpy(batch[self.rank :: self.world]) for batch in batches]
             return
-        reader = _Reader(self.dataset, self.order, self.rank, self.world, self.dtype)
+        reader = PoolReader(self.dataset, self.order, self.rank, self.world, self.dtype)
         if not self.workers:
             read: Any = map(reader.__getitem__, pools)
         else:
@@ -197,10 +200,15 @@ class Batches:
         for packed, places, lengths in read:
             yield packed, list(places.split(lengths))
 
-    def _read_ahead(self, reader: _Reader, pools: list[tuple[int, int]]) -> DataLoader[Any]:
+    def _read_ahead(self, reader: PoolReader, pools: list[tuple[int, int]]) -> DataLoader[Any]:
         if self._loader is None:
             self._loader = DataLoader(
-                reader, batch_size=None, sampler=self._plan, num_workers=self.workers, persistent_workers=True
+                reader,
+                batch_size=None,
+                sampler=self._plan,
+                num_workers=self.workers,
+                prefetch_factor=1,
+                persistent_workers=True,
             )
         self._plan.pools = pools
         return self._loader
@@ -208,48 +216,7 @@ class Batches:
     def hold(self) -> Packed:
         """Return the whole data set, packed; it is read the first time."""
         if self._packed is None:
-            blocks = self.dataset.numbered_blocks()
-            self._packed = pack(blocks, self.dataset.quantities, self.dtype, self.dataset.periodic)
+            blocks, quantities = self.dataset.numbered_blocks(), self.dataset.quantities
+            atoms = num_atoms(self.dataset)
+            self._packed = pack(blocks, quantities, len(self.dataset), atoms, self.dtype, self.dataset.periodic)
         return self._packed
-
-
-class _Plan:
-    """The pools that workers are to read next, which stay alive from epoch to epoch."""
-
-    pools: list[tuple[int, int]]
-
-    def __init__(self) -> None:
-        self.pools = []
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.pools)
-
-    def __len__(self) -> int:
-        return len(self.pools)
-
-
-class _Reader(Dataset[Any]):
-    """Pools of a data set, read from its files: in this process or in a worker."""
-
-    def __init__(self, dataset: AtomsDataset, order: Order, rank: int, world: int, dtype: torch.dtype) -> None:
-        self.dataset, self.order, self.rank, self.world, self.dtype = dataset, order, rank, world, dtype
-        self._process = os.getpid()
-
-    def __getitem__(self, pool: tuple[int, int]) -> tuple[Packed, Tensor, list[int]]:
-        if os.getpid() != self._process:  # forked: open files must not be shared
-            self.dataset = pickle.loads(pickle.dumps(self.dataset))
-            self._process = os.getpid()
-        dataset = self.dataset
-        batches = self.order.batches(*pool, lambda at: dataset.sizes(dataset.selection.at(at)))
-        mine = [batch[self.rank :: self.world] for batch in batches]
-        flat = np.concatenate(mine)
-        wanted = np.sort(flat)
-        packed = pack(dataset.pieces(dataset.selection.at(wanted)), dataset.quantities, self.dtype, dataset.periodic)
-        return packed, torch.from_numpy(np.searchsorted(wanted, flat)), [len(batch) for batch in mine]
-
-
-def packed_bytes(dataset: AtomsDataset, dtype: torch.dtype = torch.float32) -> float:
-    """Return about how much memory a data set takes when it is held."""
-    counts: NDArray[np.int64] = np.diff(dataset.selection.before(dataset.offsets))
-    atoms = sum(count * group.num_atoms for count, group in zip(counts.tolist(), dataset.source.groups, strict=True))
-    return len(dataset) * bytes_per_structure(atoms / max(len(dataset), 1), dataset.quantities.values(), dtype)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anipot.data.blocks import Block, DataError, Source
+from anipot.data.blocks import Block, Source
 from anipot.data.memory import MemorySource, atoms_of_block, block_of_arrays, blocks_of_atoms
 from anipot.data.quantities import Quantity
+from anipot.data.reading import Reader, Transform
 from anipot.data.rows import Rows, RowsBuilder
 
 if TYPE_CHECKING:
@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 
     from anipot.data.batches import Batches
     from anipot.data.checks import CheckReport
-
-#: What is done to a block before it is used: it returns one of as many structures.
-Transform = Callable[[Block], Block]
-#: Rows that are read at a time.
-BLOCK_ROWS = 4096
-#: Rows that are read and dropped rather than read around.
-_GAP = 256
+    from anipot.data.statistics import Statistics
 
 
-class AtomsDataset:
+class AtomsDataset(Reader):
     """Structures and labels of a source, in Å and Hartree, read when they are needed.
 
     A data set is a view: which rows of the source belong to it, and the transforms that every block goes through.
@@ -71,15 +65,8 @@ class AtomsDataset:
         transforms: Sequence[Transform] = (),
         report: CheckReport | None = None,
     ) -> None:
-        self.source = source
-        self.transforms = tuple(transforms)
+        super().__init__(source, selection, transforms)
         self.report = report
-        #: (G + 1,) the row at which each group of the source starts, and the end.
-        self.offsets = np.cumsum([0, *(group.size for group in source.groups)], dtype=np.int64)
-        self._num_atoms = np.array([group.num_atoms for group in source.groups], dtype=np.int64)
-        self.selection = Rows(self.num_rows) if selection is None else selection
-        if self.selection.size != self.num_rows:
-            raise ValueError(f"the selection is of {self.selection.size} rows, but the source has {self.num_rows}")
 
     @classmethod
     def from_atoms(
@@ -129,40 +116,12 @@ class AtomsDataset:
         """
         return cls(MemorySource([block_of_arrays(species, coordinates, cell, pbc, **properties)], quantities))
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of the source, whether they belong to this data set or not."""
-        return int(self.offsets[-1])
-
-    def __len__(self) -> int:
-        return len(self.selection)
-
     def __repr__(self) -> str:
         present = self._num_atoms[np.diff(self.offsets) > 0]
         low, high = (int(present.min()), int(present.max())) if len(present) else (0, 0)
         sizes = f"{low}" if low == high else f"{low}-{high}"
         parts = f"{len(self)} structures of {sizes} atoms; {', '.join(self.quantities)}"
         return f"AtomsDataset({parts}; {self.source.layout})"
-
-    @property
-    def quantities(self) -> dict[str, Quantity]:
-        """What the blocks hold beside species and coordinates, after the transforms."""
-        found = dict(self.source.quantities)
-        for transform in self.transforms:
-            change = getattr(transform, "quantities", None)
-            found = found if change is None else dict(change(found))
-        return found
-
-    @property
-    def periodic(self) -> bool:
-        """Whether any structure of the source may be periodic."""
-        return self.source.periodic
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells sources apart whose rows mean something else: a hash of names and sizes of the groups."""
-        text = "\n".join(f"{group.name}\t{group.size}\t{group.num_atoms}" for group in self.source.groups)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __getitem__(self, i: Any) -> Any:
         """Return one structure as a block, or the data set of those that a slice, a mask or numbers pick."""
@@ -172,88 +131,6 @@ class AtomsDataset:
             ((_, block),) = self.pieces(self.selection.at([int(i) % len(self)]))
             return block
         return self.subset(np.arange(len(self))[i])
-
-    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of atoms of rows of the source, as the groups state it, without reading them."""
-        return self._num_atoms[self.group_of(rows)]
-
-    def group_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return in which groups of the source rows stand."""
-        return np.searchsorted(self.offsets, rows, side="right") - 1
-
-    def pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Block]]:
-        """Read ascending rows of the source; yield each block with the rows it holds, transformed."""
-        if not len(rows):
-            return
-        group = self.group_of(rows)
-        local = rows - self.offsets[group]
-        cut = (np.diff(group) != 0) | (np.diff(local // BLOCK_ROWS) != 0) | (np.diff(local) > _GAP)
-        edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(rows)]
-        for start, stop in pairwise(edges):
-            wanted = local[start:stop]
-            block = self._span(int(group[start]), int(wanted[0]), int(wanted[-1]) + 1)
-            if len(block) != stop - start:
-                block = block.take(wanted - wanted[0])
-            yield rows[start:stop], self._transformed(block)
-
-    def _span(self, group: int, first: int, last: int) -> Block:
-        block = self.source.read(group, slice(first, last))
-        if len(block) != last - first:
-            name = self.source.groups[group].name
-            raise DataError(f"group {name!r} gave {len(block)} structures for the rows {first} … {last - 1}")
-        return block
-
-    def _transformed(self, block: Block) -> Block:
-        n = len(block)
-        for transform in self.transforms:
-            block = transform(block)
-            if len(block) != n:
-                raise DataError(
-                    f"the transform {transform!r} made {len(block)} structures of {n}; to leave some out use filter"
-                )
-        return block
-
-    def chunks(self, rows: int) -> NDArray[np.int64]:
-        """Return where chunks of about that many consecutive rows of the source start, and the end.
-
-        Large groups are cut at multiples of ``rows`` from their start, as files store them; small ones stand together.
-        """
-        starts = [0]
-        for first, last in pairwise(self.offsets.tolist()):
-            if last - starts[-1] <= rows:  # joins those before it
-                continue
-            if first > starts[-1]:
-                starts.append(first)
-            starts.extend(range(first + rows, last, rows))
-        if starts[-1] < self.num_rows:
-            starts.append(self.num_rows)
-        return np.array(starts, dtype=np.int64)
-
-    def blocks(self, size: int = BLOCK_ROWS, progress: str | None = None) -> Iterator[Block]:
-        """Read everything once, in order.
-
-        Parameters
-        ----------
-        size
-            Most structures of a block.
-        progress
-            What a progress bar says; none by default.
-        """
-        for _, block in self.numbered_blocks(size, progress):
-            yield block
-
-    def numbered_blocks(
-        self, size: int = BLOCK_ROWS, progress: str | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], Block]]:
-        """Read everything once, in order; yield the rows of the source beside each block."""
-        from tqdm import tqdm
-
-        bar = tqdm(total=len(self), desc=progress, unit="structures", unit_scale=True, disable=progress is None)
-        with bar:
-            for start, stop in pairwise(self.chunks(min(size, BLOCK_ROWS)).tolist()):
-                for rows, block in self.pieces(self.selection.between(start, stop)):
-                    yield rows, block
-                    bar.update(len(rows))
 
     def select(self, selection: Rows) -> AtomsDataset:
         """Return the data set of other rows of the same source."""
@@ -317,6 +194,68 @@ class AtomsDataset:
 
         return folds(self, count, by, seed, block)
 
+    def check(self, log: str | None = None, progress: str | None = None, **limits: Any) -> CheckReport:
+        """Look at every record and report what is bad.
+
+        Parameters
+        ----------
+        log
+            CSV file for all bad records; the report shows ten of each kind.
+        progress
+            What a progress bar says; none by default.
+        limits
+            Those of ``anipot.data.checks.Checks``: ``elements``, ``max_force``, ``min_distance``, ``max_deviation``,
+            ``duplicates``.
+        """
+        from anipot.data.checks import Checks
+        from anipot.data.inspection import check
+
+        return check(self, Checks(**limits), log, progress)
+
+    def checked(self, on_bad: str = "refuse", **options: Any) -> AtomsDataset:
+        """Return the data set without bad records, with the ``report`` of what was found.
+
+        Parameters
+        ----------
+        on_bad
+            ``"refuse"`` them with an error, or ``"skip"`` them.
+        options
+            As for ``check``.
+
+        Raises
+        ------
+        BadRecords
+            If there are any that are to be refused; the message counts them by kind and shows where they stand.
+        """
+        from anipot.data.checks import BadRecords
+
+        if on_bad not in ("refuse", "skip"):
+            raise ValueError(f"on_bad is {on_bad!r}; expected 'refuse' or 'skip'")
+        report = self.check(**options)
+        if report.bad and on_bad == "refuse":
+            raise BadRecords(report)
+        good = self.selection - report.rows if report.bad else self.selection
+        return AtomsDataset(self.source, good, self.transforms, report)
+
+    def statistics(self, progress: str | None = None) -> Statistics:
+        """Read everything once; return sizes, elements, spreads of all quantities, and self energies."""
+        from anipot.data.statistics import statistics
+
+        return statistics(self, progress)
+
+    def self_energies(self, robust: bool = False) -> dict[str, float]:
+        """Return the energy of each element in Hartree that fits the energies best, from one pass.
+
+        Parameters
+        ----------
+        robust
+            Whether single absurd energies must not count: by the loss of Huber instead of least squares.
+        """
+        from anipot.data.statistics import energies_by_composition
+
+        found = energies_by_composition(self)
+        return found.robust() if robust else found.least_squares()
+
     def batches(self, batch_size: int, **options: Any) -> Batches:
         """Return batches of padded tensors, in an order that a seed determines.
 
@@ -332,6 +271,40 @@ class AtomsDataset:
 
         return Batches(self, batch_size, **options)
 
+    def save(self, path: str | os.PathLike[str], **options: Any) -> int:
+        """Write the data set to a file, after its transforms; see ``anipot.data.export.save``."""
+        from anipot.data.export import save
+
+        return save(self, path, **options)
+
     def to_atoms(self, i: int) -> Atoms:
         """Return structure ``i`` as ASE's atoms in eV and Å, with its labels as the results of a calculator."""
         return atoms_of_block(self[int(i)], 0, self.quantities)
+
+
+def open_dataset(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    layout: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    length: str | None = None,
+    transforms: Sequence[Transform] = (),
+) -> AtomsDataset:
+    """Open files as a data set; structures are read when they are needed.
+
+    Parameters
+    ----------
+    path
+        A file, several, or a folder of files that are read as one.
+    layout, fields, length
+        As for ``anipot.data.source.open_source``: told from the file where it says them.
+    transforms
+        Applied to every block that is read.
+
+    Raises
+    ------
+    DataError
+        For files that cannot be read, or do not say their units.
+    """
+    from anipot.data.source import open_source
+
+    return AtomsDataset(open_source(path, layout, fields, length), transforms=transforms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from anipot.data.partial import drop, finish
 from anipot.data.transfer import BrokenError, DiskFullError, DownloadError, Patience, RefusedError, transfer
 from anipot.zoo.cache import file_lock
 from anipot.zoo.download import offline
-from anipot.zoo.errors import Attempt
+from anipot.zoo.errors import Attempt, CacheError
 
 __all__ = [
     "BrokenError",
@@ -142,7 +143,8 @@ def verify(file: RemoteFile, path: Path) -> None:
     if entry is not None and checksums.untouched(path, entry, file.checksum):
         return
     sha256 = _check(file, path, path, entry)
-    checksums.record(path, sha256, file.checksum, entry["source"] if entry else "found on the disk")
+    with contextlib.suppress(OSError, CacheError):  # a folder that others wrote need not be writable
+        checksums.record(path, sha256, file.checksum, entry["source"] if entry else "found on the disk")
 
 
 def _fetch_from(url: str, file: RemoteFile, target: Path, progress: bool, patience: Patience) -> None:
@@ -171,10 +173,11 @@ def _check(file: RemoteFile, path: Path, target: Path, entry: dict[str, Any] | N
     kind, expected = checksums.parse(file.checksum) if file.checksum else ("sha256", entry["sha256"] if entry else None)
     seen = checksums.digests(path, *dict.fromkeys(("sha256", kind)))
     if expected is not None and seen[kind] != expected:
-        source = (
-            "published" if file.checksum else f"of its first download, on record in {target.parent / checksums.RECORD}"
-        )
-        name = "git blob" if kind == "git" else kind
+        source, name = "published", "git blob" if kind == "git" else kind
+        if not file.checksum:
+            source = (
+                f"of its first download, on record in {target.parent / checksums.RECORD}; remove it to take another"
+            )
         raise ChecksumError(f"{path} has {name} {seen[kind]}, expected {expected} ({source})")
     return seen["sha256"]
 

@@ -69,6 +69,10 @@ class MemorySource:
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
         """Return structures of a group, by a slice or by ascending numbers."""
         block = self._blocks[group]
+        for name, values in {"coordinates": block.coordinates, **block.properties}.items():
+            if len(values) != len(block):
+                place = self.groups[group].name
+                raise DataError(f"group {place!r}: {len(values)} {name} for {len(block)} structures")
         numbers = np.arange(len(block))[rows]
         taken = block.take(numbers)
         return taken if len(block.rows) else replace(taken, group=self.groups[group].name, rows=numbers)

@@ -96,9 +96,10 @@ class Order:
         """
         positions = self.positions(epoch, pool)
         n = len(positions)
-        random = permuted(np.arange(n), n, key(self.seed, epoch, _ROWS, pool)) if self.shuffle else np.arange(n)
-        # Structures of one size stay in random order.
-        positions = positions[np.lexsort((random, sizes(positions))) if self.bucket else np.argsort(random)]
+        if self.shuffle:
+            positions = positions[permuted(np.arange(n), n, key(self.seed, epoch, _ROWS, pool))]
+        if self.bucket:  # those of one size stay in random order; small integers are sorted fastest
+            positions = positions[np.argsort(sizes(positions).astype(np.int32), kind="stable")]
         cut = self._cut(n, epoch)
         if self.shuffle:
             cut = [cut[b] for b in permuted(np.arange(len(cut)), len(cut), key(self.seed, epoch, _BATCHES, pool))]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -110,24 +112,20 @@ class Packed:
 
     def batch(self, positions: Tensor) -> Batch:
         """Return the structures at some positions, padded."""
-        first = self.start[positions]
-        count = self.start[positions + 1] - first
-        slot = torch.arange(max(int(count.max()) if len(count) else 0, 1))
-        flat = torch.where(slot < count[:, None], first[:, None] + slot, len(self.species) - 1)
-        properties = {name: values[positions] for name, values in self.per_structure.items()}
+        # By numpy, on one thread: threads of torch that have to wait for a core take longer than the work itself.
+        start, at = self.start.numpy(), positions.numpy()
+        first, count = start[at], start[at + 1] - start[at]
+        slot = np.arange(max(int(count.max(initial=0)), 1))
+        flat = np.where(slot < count[:, None], first[:, None] + slot, len(self.species) - 1)
+        properties = {name: _rows(values, at) for name, values in self.per_structure.items()}
         properties |= {name: _rows(values, flat) for name, values in self.per_atom.items()}
         cell, pbc = None, None
-        if self.pbc is not None and self.cell is not None and bool(self.pbc[positions].any()):
-            cell, pbc = self.cell[positions], self.pbc[positions]
-        return Batch(
-            _rows(self.species, flat).long(),
-            _rows(self.coordinates, flat),
-            properties,
-            self.index[positions],
-            cell,
-            pbc,
-        )
+        if self.pbc is not None and self.cell is not None:
+            pbc = _rows(self.pbc, at)
+            cell, pbc = (_rows(self.cell, at), pbc) if bool(pbc.any()) else (None, None)
+        species = torch.from_numpy(np.take(self.species.numpy(), flat).astype(np.int64))
+        return Batch(species, _rows(self.coordinates, flat), properties, _rows(self.index, at), cell, pbc)
 
 
-def _rows(values: Tensor, flat: Tensor) -> Tensor:
-    return values.index_select(0, flat.reshape(-1)).reshape(*flat.shape, *values.shape[1:])
+def _rows(values: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.take(values.numpy(), numbers, axis=0))

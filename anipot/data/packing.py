@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from anipot.data.blocks import Block, DataError
 from anipot.data.packed import Packed
@@ -16,21 +15,27 @@ from anipot.data.quantities import Quantity
 from anipot.elements import MAX_ATOMIC_NUMBER, symbol
 
 
-def bytes_per_structure(num_atoms: float, quantities: Iterable[Quantity], dtype: torch.dtype) -> float:
-    """Return how much memory a structure of some atoms takes when it is packed."""
-    width, per_atom, per_structure = dtype.itemsize, 1 + 3 * dtype.itemsize, 16
+def packed_bytes(structures: int, atoms: int, quantities: Iterable[Quantity], dtype: torch.dtype) -> int:
+    """Return how much memory structures take when they are packed.
+
+    >>> packed_bytes(10, 100, [Quantity("forces", per_atom=True, shape=(3,))], torch.float32)
+    2660
+    """
+    per_atom, per_structure = 1 + 3 * dtype.itemsize, 16
     for quantity in quantities:
         size = int(np.prod(quantity.shape))
         if quantity.per_atom:
-            per_atom += width * size
+            per_atom += dtype.itemsize * size
         else:
             per_structure += 8 * size
-    return num_atoms * per_atom + per_structure
+    return structures * per_structure + atoms * per_atom
 
 
 def pack(
     numbered: Iterable[tuple[NDArray[np.int64], Block]],
     quantities: Mapping[str, Quantity],
+    structures: int,
+    atoms: int,
     dtype: torch.dtype = torch.float32,
     periodic: bool = False,
 ) -> Packed:
@@ -42,6 +47,8 @@ def pack(
         Rows of the source and the blocks that hold them.
     quantities
         What the properties are. Properties that a block lacks are missing labels.
+    structures, atoms
+        How many there are in all, ghosts included: memory is taken once, before the first block is read.
     dtype
         Of coordinates, cells, and properties that atoms have each.
     periodic
@@ -54,43 +61,45 @@ def pack(
         atoms, and properties of another shape. File, group and index are named.
     """
     width = np.dtype(str(dtype).removeprefix("torch."))
-    species, coordinates, sizes, index = [np.full(1, -1, np.int8)], [np.zeros((1, 3), width)], [], []
-    cells, pbcs = [np.zeros((0, 3, 3), width)], [np.zeros((0, 3), bool)]
-    labels = {name: [_nothing(quantity, width)] for name, quantity in quantities.items()}
+    start, index = np.zeros(structures + 1, np.int64), np.empty(structures, np.int64)
+    species, coordinates = np.empty(atoms + 1, np.int8), np.empty((atoms + 1, 3), width)
+    cell = np.zeros((structures, 3, 3), width) if periodic else None
+    pbc = np.zeros((structures, 3), bool) if periodic else None
+    labels = {
+        name: np.empty((atoms + 1, *quantity.shape), width)
+        if quantity.per_atom
+        else np.empty((structures, *quantity.shape))
+        for name, quantity in quantities.items()
+    }
+    n = a = 0
     for rows, block in numbered:
         real = _real(block)
-        index.append(rows)
-        sizes.append(np.full(len(block), block.num_atoms) if real is None else real.sum(axis=1))
-        species.append(_flat(block.species, real).astype(np.int8))
-        coordinates.append(_flat(block.coordinates, real).astype(width))
+        sizes = np.full(len(block), block.num_atoms) if real is None else real.sum(axis=1)
+        mine = slice(n, n + len(block))
+        theirs = slice(a, a + int(sizes.sum()))
+        index[mine], start[n + 1 : mine.stop + 1] = rows, a + np.cumsum(sizes)
+        species[theirs], coordinates[theirs] = _flat(block.species, real), _flat(block.coordinates, real)
         for name, quantity in quantities.items():
-            values = _label(block, quantity)
-            labels[name].append(_flat(values, real).astype(width) if quantity.per_atom else values)
-        if periodic:
-            cells.append(np.zeros((len(block), 3, 3), width) if block.cell is None else block.cell.astype(width))
-            pbcs.append(np.zeros((len(block), 3), bool) if block.pbc is None else block.pbc)
-    ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
+            values = _label(block, name, quantity)
+            labels[name][theirs if quantity.per_atom else mine] = _flat(values, real) if quantity.per_atom else values
+        if cell is not None and pbc is not None and block.cell is not None and block.pbc is not None:
+            cell[mine], pbc[mine] = block.cell, block.pbc
+        n, a = mine.stop, theirs.stop
+    species[a], coordinates[a] = -1, 0.0  # the ghost
+    for name, quantity in quantities.items():
+        if quantity.per_atom:
+            labels[name][a] = np.nan
+    tensors = {name: torch.from_numpy(values) for name, values in labels.items()}
     return Packed(
-        torch.from_numpy(ends),
-        _joined(species[1:] + species[:1]),  # the ghost goes to the end
-        _joined(coordinates[1:] + coordinates[:1]),
-        {name: _joined(values[1:] + values[:1]) for name, values in labels.items() if quantities[name].per_atom},
-        {name: _joined(values) for name, values in labels.items() if not quantities[name].per_atom},
-        _joined([np.zeros(0, np.int64), *index]),
-        _joined(cells) if periodic else None,
-        _joined(pbcs) if periodic else None,
+        torch.from_numpy(start),
+        torch.from_numpy(species[: a + 1]),
+        torch.from_numpy(coordinates[: a + 1]),
+        {name: values[: a + 1] for name, values in tensors.items() if quantities[name].per_atom},
+        {name: values for name, values in tensors.items() if not quantities[name].per_atom},
+        torch.from_numpy(index),
+        None if cell is None else torch.from_numpy(cell),
+        None if pbc is None else torch.from_numpy(pbc),
     )
-
-
-def _joined(values: list[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.concatenate(values))
-
-
-def _nothing(quantity: Quantity, width: np.dtype[Any]) -> NDArray[Any]:
-    """Return what a ghost has of a quantity (1, ...), or no structure (0, ...)."""
-    if quantity.per_atom:
-        return np.full((1, *quantity.shape), np.nan, width)
-    return np.zeros((0, *quantity.shape))
 
 
 def _flat(values: NDArray[Any], real: NDArray[np.bool_] | None) -> NDArray[Any]:
@@ -98,13 +107,13 @@ def _flat(values: NDArray[Any], real: NDArray[np.bool_] | None) -> NDArray[Any]:
     return values.reshape(-1, *values.shape[2:]) if real is None else values[real]
 
 
-def _label(block: Block, quantity: Quantity) -> NDArray[np.float64]:
+def _label(block: Block, name: str, quantity: Quantity) -> NDArray[np.float64]:
     shape = (len(block), *((block.num_atoms,) if quantity.per_atom else ()), *quantity.shape)
-    values = block.properties.get(quantity.name)
+    values = block.properties.get(name)
     if values is None:
         return np.full(shape, np.nan)
     if values.shape != shape:
-        raise DataError(f"{block.where(0)} …: {quantity.name} have shape {values.shape}; expected {shape}")
+        raise DataError(f"{block.where(0)} …: {name} have shape {values.shape}; expected {shape}")
     return values
 
 

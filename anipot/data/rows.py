@@ -61,6 +61,18 @@ class Rows:
             builder.add(part)
         return builder.rows()
 
+    @classmethod
+    def from_bytes(cls, size: int, data: bytes) -> Rows:
+        """Return the set that ``to_bytes`` gave."""
+        bits = np.frombuffer(data, dtype=np.uint8)
+        if len(bits) != -(-size // 8):
+            raise ValueError(f"{len(bits)} bytes do not say which of {size} rows are meant")
+        return cls(size, bits)
+
+    def to_bytes(self) -> bytes:
+        """Return one bit for each number, the first in the lowest bit of the first byte."""
+        return self._bytes().tobytes()
+
     def __len__(self) -> int:
         return self.size if self._before is None else int(self._before[-1])
 

@@ -155,8 +155,8 @@ def _count(units: _Units) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _windows(dataset: AtomsDataset) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Yield the rows of a data set, and how many came before, without reading the structures."""
     done = 0
-    for start in range(0, dataset.num_rows, 1 << 18):
-        rows = dataset.selection.between(start, start + (1 << 18))
+    for start in range(0, dataset.num_rows, 1 << 16):
+        rows = dataset.selection.between(start, start + (1 << 16))
         yield rows, done
         done += len(rows)
 

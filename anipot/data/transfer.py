@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anipot.data.partial import Part, drop, held, read, write
 from anipot.zoo.errors import Attempt
@@ -134,12 +134,12 @@ def _stream(url: str, partial: Path, size: int | None, mixable: bool, bar: Any, 
     headers = {"Accept-Encoding": "identity", "User-Agent": "anipot"}
     if part and start:
         headers["Range"] = f"bytes={start}-"
-        if part.url == url and part.validator:
+        if not mixable and part.validator:
             headers["If-Range"] = part.validator
     note = ""
     try:
         with requests.get(url, headers=headers, stream=True, timeout=seconds) as response:
-            answered = _accept(response, url, part, start, size, partial)
+            answered = _accept(response, url, _Rest(part, start, mixable) if part else None, size, partial)
             if response.status_code == 200:  # no ranges here, or another file than before
                 note = "; the server takes no ranges, so that every attempt starts anew" if start else ""
                 start = 0
@@ -164,14 +164,26 @@ def _stream(url: str, partial: Path, size: int | None, mixable: bool, bar: Any, 
         raise DownloadError(f"cannot write {partial}: {error}") from error
 
 
-def _accept(
-    response: requests.Response, url: str, part: Part | None, start: int, size: int | None, partial: Path
-) -> Part:
+class _Rest(NamedTuple):
+    """What was asked for: all of a part's file that comes after ``start``."""
+
+    part: Part
+    start: int
+    mixable: bool
+
+    def is_at(self, begin: int, total: int | None, etag: str | None) -> bool:
+        """Return whether it is what comes."""
+        if begin != self.start or (self.part.total is not None and total != self.part.total):
+            return False
+        return self.mixable or not (self.part.etag and etag) or self.part.etag == etag
+
+
+def _accept(response: requests.Response, url: str, rest: _Rest | None, size: int | None, partial: Path) -> Part:
     """Return what a server is about to send, if it can be used."""
     status = response.status_code
-    if status == 416 and part:
+    if status == 416 and rest:
         drop(partial)
-        raise BrokenError(f"the server has no byte {start} of it, so that it is fetched from the start")
+        raise BrokenError(f"the server has no byte {rest.start} of it, so that it is fetched from the start")
     if status in _LATER:
         wait = response.headers.get("Retry-After", "")
         raise BrokenError(f"the server answered {status} {response.reason}", pause=float(wait) if wait.isdigit() else 0)
@@ -183,13 +195,9 @@ def _accept(
     begin, total = _range(response)
     if size is not None and total is not None and total != size:
         raise RefusedError(f"the file has {total} bytes, expected {size}")
-    if status == 206:
-        changed = part is None or begin != start or (part.total is not None and total != part.total)
-        if part is not None and part.url == url and part.etag and etag and part.etag != etag:
-            changed = True
-        if changed:
-            drop(partial)
-            raise BrokenError("the file has changed at the server, so that it is fetched from the start")
+    if status == 206 and (rest is None or not rest.is_at(begin, total, etag)):
+        drop(partial)
+        raise BrokenError("the file has changed at the server, so that it is fetched from the start")
     return Part(url, total, etag, modified)
 
 

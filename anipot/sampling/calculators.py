@@ -103,7 +103,11 @@ class CalculatorLabeller:
         """Yield each block with its labels; the next blocks are being computed meanwhile."""
         running: deque[tuple[Block, list[Future[_Answer]]]] = deque()
         self.factory()  # a mistake in its name or options is one error, not one for each structure
-        with _single_threads(), _Pool(self.workers, self.factory, tuple(self.properties)) as pool:
+        with (
+            _single_threads(),
+            tempfile.TemporaryDirectory(prefix="anipot-label-") as folder,
+            _Pool(self.workers, (self.factory, tuple(self.properties), folder)) as pool,
+        ):
             for block in blocks:
                 running.append((block, [pool.submit(_bare(block, i)) for i in range(len(block))]))
                 if sum(len(futures) for _, futures in running) > 4 * self.workers + self.rows:
@@ -133,8 +137,8 @@ _Answer = tuple[dict[str, NDArray[np.float64]], str]
 class _Pool:
     """Processes that are started anew when a calculation takes one down with it."""
 
-    def __init__(self, workers: int, factory: Callable[[], Any], properties: tuple[str, ...]) -> None:
-        self._arguments = factory, properties
+    def __init__(self, workers: int, arguments: tuple[Any, ...]) -> None:
+        self._arguments = arguments
         self._workers = workers
         self._pool = self._started(workers)
         self._alone: ProcessPoolExecutor | None = None
@@ -175,16 +179,13 @@ class _Pool:
 _factory: Callable[[], Any] | None = None
 _properties: tuple[str, ...] = ()
 _calculator: Any = None
-_folder: tempfile.TemporaryDirectory[str] | None = None
+_folder = ""
 
 
-def _begin(factory: Callable[[], Any], properties: tuple[str, ...]) -> None:
+def _begin(factory: Callable[[], Any], properties: tuple[str, ...], folder: str) -> None:
     global _factory, _properties, _folder
     _factory, _properties = factory, properties
-    _folder = tempfile.TemporaryDirectory(
-        prefix="anipot-label-"
-    )  # programs write their files here, not over each other
-    os.chdir(_folder.name)
+    _folder = tempfile.mkdtemp(dir=folder)
 
 
 def _label(structure: Block) -> _Answer:
@@ -194,8 +195,8 @@ def _label(structure: Block) -> _Answer:
     try:
         if _calculator is None:
             _calculator = _factory()
-            if hasattr(_calculator, "directory") and _folder is not None:
-                _calculator.directory = _folder.name  # programs write files here, not over those of each other
+            if hasattr(_calculator, "directory"):
+                _calculator.directory = _folder  # programs write files here, not over those of each other
         atoms = atoms_of_block(structure, 0)
         atoms.calc = _calculator
         for name in _properties:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anipot.data.blocks import Block, Source
+from anipot.data.blocks import Block, DataError, Source
+from anipot.elements import atomic_numbers, symbol
 from anipot.potential import Potential
 from anipot.sampling.committee import disagreement
 from anipot.sampling.dynamics import frame, until_uncertain
@@ -30,12 +31,15 @@ _NAMES = ("species", "coordinates")
 Carry = Mapping[str, NDArray[np.float64]]
 
 
-class Pick(NamedTuple):
-    """A structure that was chosen: a block of one, its ρ in kcal/mol (NaN where nobody was asked), where it is from."""
+class Picks(NamedTuple):
+    """Structures that were chosen, n of one size.
 
-    structure: Block
-    rho: float
-    origin: str
+    ``rho`` (n,) is in kcal/mol, NaN where nobody was asked; ``origins`` (n) say where they are from.
+    """
+
+    structures: Block
+    rho: NDArray[np.float64]
+    origins: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,15 @@ class Outcome:
         Why, where a chain ends early.
     """
 
-    picks: Sequence[Pick] = ()
+    picks: Sequence[Picks] = ()
     tested: int = 0
     carry: Carry | None = None
     note: str = ""
+
+    @property
+    def chosen(self) -> int:
+        """How many structures."""
+        return sum(len(picks.structures) for picks in self.picks)
 
 
 @dataclass
@@ -87,14 +96,17 @@ class Explorer:
     def run(self, step: Step, carry: Carry | None) -> Outcome:
         """Do a step; ``carry`` is that of the step before, None for the first of a chain."""
         rng = step.rng(self.settings.seed)
-        if step.kind == "relax":
-            return self._relax(step.item)
         if step.kind == "dimers":
             return self._dimers(step.item, rng)
         if step.kind == "frames":
             return self._frames(step.item)
-        assert carry is not None
-        return (self._modes if step.kind == "modes" else self._dynamics)(step.item, carry, rng)
+        try:
+            if step.kind == "relax":
+                return self._relax(step.item)
+            assert carry is not None
+            return (self._modes if step.kind == "modes" else self._dynamics)(step.item, carry, rng)
+        except (ValueError, torch.linalg.LinAlgError) as error:  # a molecule fell apart; others need not
+            return Outcome(note=f"{self.names[step.item]}: {error}")
 
     def _relax(self, number: int) -> Outcome:
         atoms = self.molecules[number].copy()
@@ -115,7 +127,7 @@ class Explorer:
         coordinates, temperatures = conformers(found, wanted, self.settings.temperature, rng)
         block = _block(atoms.numbers, coordinates)
         origins = [f"{self.names[number]}, normal modes at {t:.0f} K" for t in temperatures]
-        picks = self._chosen(block, origins)
+        picks = [self._chosen(block, origins)]
         note = ""
         if len(block) < wanted:
             note = f"{self.names[number]}: {len(block)} of {wanted} conformers; the others had atoms inside each other"
@@ -142,23 +154,26 @@ class Explorer:
         if run.uncertain is not None:
             atoms.positions[:] = run.uncertain
             time = run.steps * settings.timestep
-            picks.append(Pick(frame(atoms), run.rho, f"{self.names[number]}, {time:g} fs at {temperature:.0f} K"))
+            origin = f"{self.names[number]}, {time:g} fs at {temperature:.0f} K"
+            picks.append(Picks(frame(atoms), np.array([run.rho]), [origin]))
         if run.steps == 0:  # every further trajectory would stop here as well
             return Outcome(picks, tested, None, f"{self.names[number]}: uncertain where trajectories start")
         return Outcome(picks, tested, {**carry, "trusted": run.trusted})
 
     def _dimers(self, number: int, rng: np.random.Generator) -> Outcome:
-        made: dict[int, list[tuple[int, Block, str]]] = {}
+        made: dict[int, list[tuple[Block, str]]] = {}
         count = min(DIMERS, self.settings.dimers - number * DIMERS)
-        for k in range(count):
+        for _ in range(count):
             block, origin = self._dimer(rng)
-            made.setdefault(block.num_atoms, []).append((k, block, origin))
-        found: list[tuple[int, Pick]] = []
-        for entries in made.values():  # those of one size are judged together
-            species, coordinates = (np.concatenate([getattr(b, x) for _, b, _ in entries]) for x in _NAMES)
-            rows, rho = self._uncertain(Block(species, coordinates), apart=True)
-            found += [(entries[i][0], Pick(entries[i][1], r, entries[i][2])) for i, r in zip(rows, rho, strict=True)]
-        return Outcome([pick for _, pick in sorted(found, key=lambda entry: entry[0])], count)
+            made.setdefault(block.num_atoms, []).append((block, origin))
+        picks = []
+        for size in sorted(made):  # those of one size are judged together
+            species, coordinates = (np.concatenate([getattr(b, x) for b, _ in made[size]]) for x in _NAMES)
+            together = Block(species, coordinates)
+            origins = [origin for _, origin in made[size]]
+            apart = np.flatnonzero(~_collide(together))
+            picks.append(self._chosen(together.take(apart), [origins[i] for i in apart]))
+        return Outcome(picks, count)
 
     def _dimer(self, rng: np.random.Generator) -> tuple[Block, str]:
         pair = rng.integers(len(self.molecules), size=2)
@@ -173,25 +188,26 @@ class Explorer:
         assert self.frames is not None
         group, rows = self._parts[number]
         block = self.frames.read(group, rows)
-        return Outcome(self._chosen(block, [block.where(i) for i in range(len(block))]), len(block))
+        unknown = ~np.isin(block.species, atomic_numbers(self.model.elements))
+        if unknown.any():
+            i, atom = (int(n[0]) for n in np.nonzero(unknown))
+            element, known = symbol(int(block.species[i, atom])), ", ".join(self.model.elements)
+            raise DataError(f"{block.where(i)}, atom {atom} is {element}; the model knows {known}")
+        return Outcome([self._chosen(block, [block.where(i) for i in range(len(block))])], len(block))
 
-    def _chosen(self, block: Block, origins: Sequence[str]) -> list[Pick]:
+    def _chosen(self, block: Block, origins: Sequence[str]) -> Picks:
         """Return those above the threshold, in their order."""
-        rows, rho = self._uncertain(block)
-        if self.settings.limit is not None and len(rows) > self.settings.limit:
-            keep = np.sort(np.argsort(-rho, kind="stable")[: self.settings.limit])
-            rows, rho = rows[keep], rho[keep]
-        structures = replace(block.take(rows), properties={})
-        return [Pick(structures.take(np.array([i])), float(rho[i]), origins[row]) for i, row in enumerate(rows)]
-
-    def _uncertain(self, block: Block, apart: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the rows above the threshold and their ρ; ``apart`` only where no atoms stand inside each other."""
-        rows = np.flatnonzero(~_collide(block)) if apart else np.arange(len(block))
-        if self.settings.threshold == 0:
-            return rows, np.full(len(rows), np.nan)
-        rho = disagreement(self.model, block.take(rows))
-        uncertain = rho > self.settings.threshold
-        return rows[uncertain], rho[uncertain]
+        rows, rho = np.arange(len(block)), np.full(len(block), np.nan)
+        if self.settings.threshold > 0:
+            rho = disagreement(self.model, block)
+            rows = np.flatnonzero(rho > self.settings.threshold)
+        limit = self.settings.limit
+        if limit is not None and len(rows) > limit:
+            rows = np.sort(rows[np.argsort(-rho[rows], kind="stable")[:limit]])
+        structures = Block(block.species[rows], block.coordinates[rows])
+        if block.cell is not None and block.pbc is not None:
+            structures = replace(structures, cell=block.cell[rows], pbc=block.pbc[rows])
+        return Picks(structures, rho[rows], [origins[row] for row in rows.tolist()])
 
 
 def parts(frames: Source | None) -> list[tuple[int, slice]]:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Source
-from anipot.data.memory import blocks_of_atoms
-from anipot.data.quantities import QUANTITIES, Quantity
+from anipot.data.quantities import Quantity
 from anipot.data.store import StoreWriter
-from anipot.sampling.geometry import superpose
 from anipot.sampling.picked import ID, text_id
+from anipot.sampling.results import NoEnergyError, Result, labels_of, read_results, rotation_onto, turned
 
-_ID = re.compile(r"id-([0-9a-f]{13})(?![0-9a-f])")
+#: Structures that are read at once.
+_ROWS = 4096
 _SHOWN = 5
-#: What turns with a molecule.
-_TURNING = ("forces", "dipole", "stress", "polarizability")
 
 
 @dataclass
@@ -52,18 +48,13 @@ class JoinReport:
         return ", ".join(parts)
 
 
-class _Result(NamedTuple):
-    where: str
-    identity: int | None
-    atoms: Any
-
-
 def join(
     picked: Source,
     results: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     fields: Mapping[str, Any] | None = None,
+    pattern: str = "*",
     tolerance: float = 0.01,
     incomplete: bool = False,
     metadata: Mapping[str, Any] | None = None,
@@ -81,12 +72,15 @@ def join(
     picked
         With the quantity ``id``, as ``sample`` writes it.
     results
-        Files that ASE reads, or folders of them. Of a file with an id in its name the last frame counts.
+        Files that ASE reads, or folders of them. Of a file with an id in its path the last frame counts.
     output
         ``.h5``, the store layout.
     fields
         Names of quantities to ``"key [unit]"`` where a result has them (``"REF_energy [Hartree]"``). By default what
         ASE reads as results of a calculator, in eV and Å.
+    pattern
+        Which files in folders may be results, such as ``"*.out"``. Those that ASE does not read, and those without an
+        energy, are passed over.
     tolerance
         How far an atom may be from its place, Å.
     incomplete
@@ -95,6 +89,8 @@ def join(
         Facts to travel along, such as the level of theory.
     overwrite
         Replace an earlier output.
+    progress
+        Whether to show a bar; None asks whether there is a terminal.
 
     Returns
     -------
@@ -107,173 +103,97 @@ def join(
     """
     if "id" not in picked.quantities:
         raise DataError(f"{', '.join(picked.paths)} has no ids; expected what 'anipot sample' wrote")
-    where = _rows_of(picked)
-    report = JoinReport()
-    found: dict[int, tuple[str, dict[str, NDArray[np.float64]]]] = {}
-    quantities: dict[str, Quantity] = {}
-    for result in _results(results, report, progress):
-        _take(result, picked, where, found, quantities, report, fields or {}, tolerance)
-    report.joined = len(found)
-    report.missing = [text_id(number) for number in where if number not in found]
+    matched = _Matched(picked, fields or {}, tolerance)
+    for result in read_results(results, pattern, progress):
+        matched.take(result)
+    report = matched.report
+    report.joined = len(matched.labels)
+    report.missing = [text_id(number) for number in matched.places if number not in matched.labels]
     if (report.missing or report.problems) and not incomplete:
         raise DataError(f"{report}; nothing was written (incomplete=True writes what there is)")
     facts = {**picked.metadata, **(metadata or {})}
-    with StoreWriter(output, {"id": ID} | quantities, facts, overwrite=overwrite) as writer:
-        for block in _joined(picked, {number: values for number, (_, values) in found.items()}, quantities):
+    with StoreWriter(output, {"id": ID} | matched.quantities, facts, overwrite=overwrite) as writer:
+        for block in matched.blocks():
             writer.append(block)
     return report
 
 
-def _rows_of(picked: Source) -> dict[int, tuple[int, int]]:
-    """Return group and row of each id."""
-    where: dict[int, tuple[int, int]] = {}
-    for i, group in enumerate(picked.groups):
-        for start in range(0, group.size, 4096):
-            block = picked.read(i, slice(start, min(start + 4096, group.size)))
-            for row, number in enumerate(block.properties["id"], start=start):
-                if not np.isfinite(number) or int(number) in where:
-                    raise DataError(f"{block.where(row - start)}: the id {number} is missing or stands twice")
-                where[int(number)] = (i, row)
-    return where
+class _Matched:
+    """The labels that were found, by id."""
 
+    def __init__(self, picked: Source, fields: Mapping[str, Any], tolerance: float) -> None:
+        self._picked, self._fields, self._tolerance = picked, fields, tolerance
+        #: Group and row of each id.
+        self.places = _places(picked)
+        self.labels: dict[int, dict[str, NDArray[np.float64]]] = {}
+        self.quantities: dict[str, Quantity] = {}
+        self.report = JoinReport()
+        self._from: dict[int, str] = {}
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Results
-
-
-def _results(paths: Sequence[str | os.PathLike[str]], report: JoinReport, progress: bool | None) -> Iterator[_Result]:
-    """Yield the frames of all files."""
-    import ase.io
-    from tqdm import tqdm
-
-    files = [file for path in paths for file in _files(Path(path))]
-    for file in tqdm(files, unit="file", disable=None if progress is None else not progress):
-        named = _identity_of(str(file))
+    def take(self, result: Result) -> None:
+        """Keep the labels of a result, or say why not."""
         try:
-            frames = ase.io.read(file, index="-1" if named is not None else ":")
-        except Exception as error:  # the readers of ASE raise whatever their parsers stumble over
-            report.problems.append(f"{file} cannot be read: {type(error).__name__}: {error}")
-            continue
-        for i, atoms in enumerate(frames if isinstance(frames, list) else [frames]):
-            said = _identity_of(str(atoms.info.get("id", "")))
-            yield _Result(
-                str(file) if named is not None else f"{file}, frame {i}", said if said is not None else named, atoms
-            )
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    return [path]
-
-
-def _identity_of(text: str) -> int | None:
-    """Return the id that stands in a text, the last one if there are several.
-
-    >>> _identity_of("results/id-00000000000ff/orca.out")
-    255
-    """
-    found = _ID.findall(text)
-    return int(found[-1], 16) if found else None
-
-
-def _take(
-    result: _Result,
-    picked: Source,
-    where: Mapping[int, tuple[int, int]],
-    found: dict[int, tuple[str, dict[str, NDArray[np.float64]]]],
-    quantities: dict[str, Quantity],
-    report: JoinReport,
-    fields: Mapping[str, Any],
-    tolerance: float,
-) -> None:
-    """Keep the labels of a result, or say why not."""
-    number = result.identity
-    if number is None:
-        report.problems.append(f"{result.where} has no id, neither in its info nor in its path")
-    elif number not in where:
-        report.problems.append(f"{result.where}: {text_id(number)} is not among the structures")
-    elif number in found:
-        report.problems.append(f"{result.where}: a second result for {text_id(number)}, after {found[number][0]}")
-    else:
-        group, row = where[number]
-        try:
-            labels, kinds = _labels(result.atoms, fields)
-            rotation = _rotation(result.atoms, picked.read(group, slice(row, row + 1)), tolerance)
+            self._take(result)
+        except NoEnergyError as error:
+            if not result.searched:
+                self._refuse(result, str(error))
         except ValueError as error:
-            report.problems.append(f"{result.where} ({text_id(number)}): {error}")
-            return
-        quantities.update(kinds)
-        found[number] = result.where, {name: _turned(name, values, rotation) for name, values in labels.items()}
+            self._refuse(result, str(error))
+
+    def _take(self, result: Result) -> None:
+        number = result.identity
+        if result.error:
+            raise NoEnergyError(result.error)
+        labels, kinds = labels_of(result.atoms, self._fields)
+        if number is None:
+            raise ValueError("no id, neither in its info nor in its path")
+        if number not in self.places:
+            raise ValueError("not among the structures")
+        if number in self.labels:
+            raise ValueError(f"a second result, after {self._from[number]}")
+        group, row = self.places[number]
+        rotation = rotation_onto(result.atoms, self._picked.read(group, slice(row, row + 1)), self._tolerance)
+        self.quantities.update(kinds)
+        self.labels[number] = {name: turned(name, values, rotation) for name, values in labels.items()}
+        self._from[number] = result.where
+
+    def _refuse(self, result: Result, reason: str) -> None:
+        what = "" if result.identity is None else f" ({text_id(result.identity)})"
+        self.report.problems.append(f"{result.where}{what}: {reason}")
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the structures that have labels, in the order of ``picked``; labels that one lacks are NaN."""
+        for block in _blocks(self._picked):
+            rows = np.flatnonzero([int(number) in self.labels for number in block.properties["id"]])
+            if len(rows):
+                chosen = block.take(rows)
+                yield replace(chosen, properties=self._properties(chosen))
+
+    def _properties(self, block: Block) -> dict[str, NDArray[np.float64]]:
+        ids = block.properties["id"]
+        properties = {"id": ids}
+        for name, quantity in self.quantities.items():
+            missing = np.full(((block.num_atoms,) if quantity.per_atom else ()) + quantity.shape, np.nan)
+            properties[name] = np.stack([self.labels[int(number)].get(name, missing) for number in ids])
+        return properties
 
 
-def _labels(atoms: Any, fields: Mapping[str, Any]) -> tuple[dict[str, NDArray[np.float64]], dict[str, Quantity]]:
-    """Return the labels of a frame, in our units."""
-    if fields:  # keys may stand among the results of a calculator, in info or in arrays
-        results = {} if atoms.calc is None else atoms.calc.results
-        atoms = atoms.copy()
-        for key, value in results.items():
-            is_array = np.ndim(value) > 0 and len(value) == len(atoms)
-            (atoms.arrays if is_array else atoms.info).setdefault(key, value)
-    blocks, kinds = blocks_of_atoms([atoms], fields)
-    values = {name: array[0] for name, array in blocks[0].properties.items() if not np.isnan(array).all()}
-    if "energies" not in values:
-        known = ", ".join([*({} if atoms.calc is None else atoms.calc.results), *atoms.info]) or "nothing"
-        raise ValueError(f"no energy; it holds {known}")
-    bad = [name for name, array in values.items() if not np.isfinite(array).all()]
-    if bad:
-        raise ValueError(f"{bad[0]} hold NaN or infinite numbers")
-    return values, {name: kinds[name] for name in values}
-
-
-def _rotation(atoms: Any, structure: Block, tolerance: float) -> NDArray[np.float64]:
-    """Return how the result is to be turned to stand like the structure."""
-    from ase import Atoms
-
-    species, coordinates = structure.species[0], structure.coordinates[0]
-    if atoms.numbers.tolist() != species.tolist():
-        expected = Atoms(species).get_chemical_formula(mode="reduce")
-        raise ValueError(f"atoms {atoms.get_chemical_formula(mode='reduce')}, expected {expected} in this order")
-    apart = float(np.linalg.norm(atoms.positions - coordinates, axis=-1).max(initial=0.0))
-    if apart <= tolerance:
-        return np.eye(3)
-    if structure.pbc is not None and structure.pbc.any():
-        raise ValueError(f"an atom is {apart:.3g} Å from its place; up to {tolerance:g} Å is allowed")
-    rotation, _, apart = superpose(atoms.positions, coordinates)
-    if apart > tolerance:
-        raise ValueError(f"an atom is {apart:.3g} Å from its place, however turned; up to {tolerance:g} Å is allowed")
-    return rotation
-
-
-def _turned(name: str, values: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    if name not in _TURNING:
-        return values
-    return rotation @ values @ rotation.T if QUANTITIES[name].shape == (3, 3) else values @ rotation.T
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Joined structures
-
-
-def _joined(
-    picked: Source, found: Mapping[int, Mapping[str, NDArray[np.float64]]], quantities: Mapping[str, Quantity]
-) -> Iterator[Block]:
-    """Yield the structures that have labels, in the order of ``picked``; labels that one lacks are NaN."""
+def _places(picked: Source) -> dict[int, tuple[int, int]]:
+    places: dict[int, tuple[int, int]] = {}
     for i, group in enumerate(picked.groups):
-        for start in range(0, group.size, 4096):
-            block = picked.read(i, slice(start, min(start + 4096, group.size)))
-            ids = block.properties["id"]
-            rows = np.flatnonzero([int(number) in found for number in ids])
-            if not len(rows):
-                continue
-            properties = {"id": ids[rows]}
-            for name, quantity in quantities.items():
-                shape = ((block.num_atoms,) if quantity.per_atom else ()) + quantity.shape
-                values = [found[int(ids[row])].get(name) for row in rows]
-                properties[name] = np.stack([np.full(shape, np.nan) if v is None else v for v in values])
-            yield replace(block.take(rows), properties=properties)
+        for start in range(0, group.size, _ROWS):
+            block = picked.read(i, slice(start, min(start + _ROWS, group.size)))
+            for row, number in enumerate(block.properties["id"], start=start):
+                if not np.isfinite(number) or int(number) in places:
+                    raise DataError(f"{block.where(row - start)}: the id {number} is missing or stands twice")
+                places[int(number)] = (i, row)
+    return places
+
+
+def _blocks(picked: Source) -> Iterator[Block]:
+    for i, group in enumerate(picked.groups):
+        for start in range(0, group.size, _ROWS):
+            yield picked.read(i, slice(start, min(start + _ROWS, group.size)))
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -3,72 +3,65 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anipot.data.blocks import Block
 from anipot.data.memory import atoms_of_block
 from anipot.data.quantities import Quantity
 from anipot.data.store import StoreWriter
-from anipot.sampling.explore import Pick
-from anipot.sampling.state import identity
+from anipot.sampling.explore import Picks
+from anipot.sampling.state import identities
 from anipot.units import HARTREE_TO_KCALMOL
 
 #: Names a structure, for the results of other programs to be joined to: 13 hexadecimal digits as a number.
 ID = Quantity("id")
 #: ρ = σ/√N of query by committee.
 QBC = Quantity("qbc", "Hartree")
-#: Structures that are held at a time.
-_CHUNK = 1024
 
 
 def write_picked(
-    picks: Callable[[], Iterator[Pick]], output: str | os.PathLike[str], metadata: Mapping[str, Any]
+    picks: Iterable[Picks], output: str | os.PathLike[str], metadata: Mapping[str, Any], text: bool = True
 ) -> tuple[int, int]:
     """Write picks to ``output`` and, as extended XYZ, beside it; both replace what was there, each in one step.
 
     Parameters
     ----------
     picks
-        Returns the picks from the first on.
+        In the order in which they are written.
     output
         ``.h5``.
     metadata
         Facts to travel along.
+    text
+        Whether to write extended XYZ.
 
     Returns
     -------
     written, duplicates
         A geometry that comes twice is written once.
     """
-    from ase.io.extxyz import write_xyz
-
-    seen: set[int] = set()
+    seen: set[float] = set()
     duplicates = 0
     output = Path(output)
-    text = output.with_suffix(".extxyz")
-    new = text.with_name(f".{text.name}.new")
-    chosen = picks()
-    with open(new, "w") as file, StoreWriter(output, {"id": ID, "qbc": QBC}, metadata, overwrite=True) as writer:
-        while chunk := list(islice(chosen, _CHUNK)):
-            fresh: list[tuple[int, Pick]] = []
-            for pick in chunk:
-                number = int(identity(pick.structure), 16)
-                if number in seen:
-                    duplicates += 1
-                else:
-                    seen.add(number)
-                    fresh.append((number, pick))
-            _write_frames(file, write_xyz, fresh)
-            for block in _by_size(fresh):
-                writer.append(block)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, text)
+    beside = output.with_suffix(".extxyz") if text else None
+    with (
+        _replacing(beside) as file,
+        StoreWriter(output, {"id": ID, "qbc": QBC}, metadata, overwrite=True) as writer,
+    ):
+        for part in picks:
+            ids = identities(part.structures)
+            fresh = _fresh(ids, seen)
+            duplicates += len(ids) - len(fresh)
+            block = _with_labels(part.structures, ids, part.rho).take(fresh)
+            if file is not None:
+                _write_frames(file, block, [part.origins[i] for i in fresh])
+            writer.append(block)
     return len(seen), duplicates
 
 
@@ -81,33 +74,47 @@ def text_id(number: float) -> str:
     return f"id-{int(number):013x}"
 
 
-def _write_frames(file: IO[str], write_xyz: Any, picks: list[tuple[int, Pick]]) -> None:
+def _fresh(ids: NDArray[np.float64], seen: set[float]) -> NDArray[np.int64]:
+    """Return the rows whose ids were not there before, and remember them."""
+    rows = []
+    for row, number in enumerate(ids.tolist()):
+        if number not in seen:
+            seen.add(number)
+            rows.append(row)
+    return np.array(rows, dtype=np.int64)
+
+
+def _with_labels(block: Block, ids: NDArray[np.float64], rho: NDArray[np.float64]) -> Block:
+    properties = {"id": ids, "qbc": rho / HARTREE_TO_KCALMOL}
+    return Block(block.species, block.coordinates, properties, block.cell, block.pbc)
+
+
+def _write_frames(file: IO[str], block: Block, origins: list[str]) -> None:
+    from ase.io.extxyz import write_xyz
+
     frames = []
-    for number, pick in picks:
-        atoms = atoms_of_block(pick.structure, 0)
-        atoms.info["id"] = text_id(number)
-        if np.isfinite(pick.rho):
-            atoms.info["qbc_kcalmol"] = pick.rho
-        atoms.info["origin"] = pick.origin
+    bare = Block(block.species, block.coordinates, {}, block.cell, block.pbc)
+    for i, origin in enumerate(origins):
+        atoms = atoms_of_block(bare, i)
+        atoms.info["id"] = text_id(block.properties["id"][i])
+        rho = float(block.properties["qbc"][i]) * HARTREE_TO_KCALMOL
+        if np.isfinite(rho):
+            atoms.info["qbc_kcalmol"] = rho
+        atoms.info["origin"] = origin
         frames.append(atoms)
     if frames:
         write_xyz(file, frames)
 
 
-def _by_size(picks: list[tuple[int, Pick]]) -> Iterator[Block]:
-    """Put structures of one size, all periodic or all not, into blocks."""
-    kinds: dict[tuple[int, bool], list[tuple[int, Pick]]] = {}
-    for number, pick in picks:
-        kinds.setdefault((pick.structure.num_atoms, pick.structure.pbc is not None), []).append((number, pick))
-    for (_, periodic), entries in kinds.items():
-        blocks = [pick.structure for _, pick in entries]
-        yield Block(
-            species=np.concatenate([block.species for block in blocks]),
-            coordinates=np.concatenate([block.coordinates for block in blocks]),
-            properties={
-                "id": np.array([float(number) for number, _ in entries]),
-                "qbc": np.array([pick.rho for _, pick in entries]) / HARTREE_TO_KCALMOL,
-            },
-            cell=np.concatenate([block.cell for block in blocks if block.cell is not None]) if periodic else None,
-            pbc=np.concatenate([block.pbc for block in blocks if block.pbc is not None]) if periodic else None,
-        )
+@contextmanager
+def _replacing(path: Path | None) -> Iterator[IO[str] | None]:
+    """Open a new file that takes the place of an old one when it is whole."""
+    if path is None:
+        yield None
+        return
+    new = path.with_name(f".{path.name}.new")
+    with open(new, "w", encoding="utf-8") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from anipot.data.blocks import DataError, Source
 from anipot.potential import Potential
-from anipot.sampling.committee import check_committee, digest
+from anipot.sampling.checks import check_files, check_inputs, inputs_digest
+from anipot.sampling.committee import digest
 from anipot.sampling.explore import Carry, Explorer, Outcome, parts
 from anipot.sampling.picked import write_picked
 from anipot.sampling.settings import SampleSettings, Step, chains
@@ -56,6 +57,7 @@ def sample(
     resume: bool = False,
     overwrite: bool = False,
     workers: int = 1,
+    text: bool = True,
     progress: bool | None = None,
 ) -> SampleReport:
     """Choose structures by query by committee and write them as a data set without labels.
@@ -70,8 +72,7 @@ def sample(
     model
         An ensemble.
     output
-        ``.h5``, the store layout with the quantities ``id`` and ``qbc`` (ρ, Hartree). The same structures are written
-        beside it as ``.extxyz``, with ``id``, ``qbc_kcalmol`` and ``origin``.
+        ``.h5``, the store layout with the quantities ``id`` and ``qbc`` (ρ, Hartree).
     molecules
         ``ase.Atoms`` for normal modes, dynamics and dimers.
     settings
@@ -84,6 +85,8 @@ def sample(
         Go on with an earlier run of the same settings, or replace what it left.
     workers
         Processes. Each computes with one thread where there are several.
+    text
+        Whether the same structures are written beside it as ``.extxyz``, with ``id``, ``qbc_kcalmol`` and ``origin``.
     progress
         Whether to show a bar; None asks whether there is a terminal.
 
@@ -101,29 +104,31 @@ def sample(
     settings = settings or SampleSettings()
     names = [f"molecule {i}" for i in range(len(molecules))] if names is None else names
     explorer = Explorer(model, settings, list(molecules), list(names), frames)
-    _check(explorer)
+    check_inputs(explorer, workers)
     output = Path(output)
     place = Path(f"{output}.state")
     lock = FileLock(f"{output}.lock", timeout=0)
     try:
         with lock:
-            _check_files(output, place, resume, overwrite)
-            facts = {"settings": settings.as_json(), "model": digest(model), "structures": _inputs(explorer)}
+            check_files(output, place, resume, overwrite)
+            facts = {"settings": settings.as_json(), "model": digest(model), "structures": inputs_digest(explorer)}
             state = State(place, facts)
             try:
                 _explore(explorer, state, workers, progress)
-                report = _write(state, output, settings, model)
+                report = _write(state, output, settings, model, text)
             finally:
                 state.close()
             place.unlink()
+            with suppress(OSError):  # where open files cannot be removed
+                Path(lock.lock_file).unlink()
     except Timeout:
         raise DataError(f"another run is at work on {output}") from None
     return report
 
 
-def _write(state: State, output: Path, settings: SampleSettings, model: Potential) -> SampleReport:
+def _write(state: State, output: Path, settings: SampleSettings, model: Potential, text: bool) -> SampleReport:
     facts = {"sampling": settings.as_json(), "sampled_with": model.name or "unnamed"}
-    written, duplicates = write_picked(state.picks, output, facts)
+    written, duplicates = write_picked(state.picks(), output, facts, text)
     return SampleReport(written, state.totals(), duplicates, state.notes())
 
 
@@ -140,7 +145,7 @@ def _explore(explorer: Explorer, state: State, workers: int, progress: bool | No
     with tqdm(total=total, unit="step", disable=None if progress is None else not progress) as bar:
         for step, outcome in _outcomes(explorer, state, plan, workers, bar):
             state.commit(step, outcome)
-            chosen += len(outcome.picks)
+            chosen += outcome.chosen
             ended = outcome.carry is None
             bar.update(len(plan[step.chain]) - step.number if ended else 1)
             bar.set_postfix_str(f"{chosen} chosen", refresh=False)
@@ -162,18 +167,21 @@ def _outcomes(
                 step, carry = following
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(explorer,)) as pool:
-        running: dict[Future[Outcome], Step] = {}
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(explorer,))
+    running: dict[Future[Outcome], Step] = {}
 
-        def submit(step: Step, carry: Carry | None) -> None:
-            running[pool.submit(_run, step, carry)] = step
+    def submit(step: Step, carry: Carry | None) -> None:
+        running[pool.submit(_run, step, carry)] = step
 
+    try:
         for step, carry in waiting:
             submit(step, carry)
             if len(running) >= 2 * workers:
                 yield from _finish(running, plan, submit)
         while running:
             yield from _finish(running, plan, submit)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finish(
@@ -217,45 +225,3 @@ def _begin(explorer: Explorer) -> None:
 def _run(step: Step, carry: Carry | None) -> Outcome:
     assert _explorer is not None
     return _explorer.run(step, carry)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Checks
-
-
-def _check(explorer: Explorer) -> None:
-    settings, model = explorer.settings, explorer.model
-    if settings.threshold > 0:
-        check_committee(model)
-    if set(settings.methods) & {"modes", "dynamics", "dimers"} and not explorer.molecules:
-        raise ValueError(f"{', '.join(settings.methods)} need molecules to start from")
-    if "frames" in settings.methods and explorer.frames is None:
-        raise ValueError("the method 'frames' needs frames to choose from")
-    if "dimers" in settings.methods and not settings.dimers:
-        raise ValueError("the method 'dimers' needs a number of dimers")
-    for name, atoms in zip(explorer.names, explorer.molecules, strict=True):
-        unknown = sorted(set(atoms.get_chemical_symbols()) - set(model.elements))
-        if unknown:
-            raise ValueError(f"{name} holds {', '.join(unknown)}; the model knows {', '.join(model.elements)}")
-        if atoms.pbc.any() and set(settings.methods) & {"modes", "dimers"}:
-            raise ValueError(f"{name} is periodic; normal modes and dimers are for free molecules")
-
-
-def _check_files(output: Path, place: Path, resume: bool, overwrite: bool) -> None:
-    there = [path for path in (output, output.with_suffix(".extxyz"), place) if path.exists()]
-    if there and not (resume or overwrite):
-        raise FileExistsError(f"{there[0]} exists already; resume goes on with it, overwrite replaces it")
-    if resume and output.exists() and not place.exists():
-        raise FileExistsError(f"{output} is complete; there is nothing to resume")
-    if overwrite and not resume:
-        place.unlink(missing_ok=True)
-
-
-def _inputs(explorer: Explorer) -> str:
-    digest = hashlib.sha256()
-    for atoms in explorer.molecules:
-        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
-            digest.update(array.tobytes())
-    if explorer.frames is not None:
-        digest.update(repr([tuple(vars(group).items()) for group in explorer.frames.groups]).encode())
-    return digest.hexdigest()

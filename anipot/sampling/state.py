@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError
-from anipot.sampling.explore import Carry, Outcome, Pick
+from anipot.sampling.explore import Carry, Outcome, Picks
 from anipot.sampling.settings import Step
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE steps (chain INTEGER, number INTEGER, kind TEXT, tested INTEGER, note TEXT, carry BLOB,
                     PRIMARY KEY (chain, number));
-CREATE TABLE picks (chain INTEGER, number INTEGER, k INTEGER, rho REAL, origin TEXT, structure BLOB,
-                    PRIMARY KEY (chain, number, k));
+CREATE TABLE picks (chain INTEGER, number INTEGER, part INTEGER, size INTEGER, structures BLOB, origins TEXT,
+                    PRIMARY KEY (chain, number, part));
 """
 
 
@@ -70,9 +70,10 @@ class State:
         """Keep what a step found."""
         carry = None if outcome.carry is None else _packed(outcome.carry)
         row = (step.chain, step.number, step.kind, outcome.tested, outcome.note, carry)
+        parts = [part for part in outcome.picks if len(part.structures)]
         picks = [
-            (step.chain, step.number, k, pick.rho, pick.origin, _packed(_arrays(pick.structure)))
-            for k, pick in enumerate(outcome.picks)
+            (step.chain, step.number, k, len(part.structures), _packed(_arrays(part)), json.dumps(part.origins))
+            for k, part in enumerate(parts)
         ]
         with self._file:
             self._file.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -86,19 +87,19 @@ class State:
             return 0, None
         return row[0] + 1, None if row[1] is None else _unpacked(row[1])
 
-    def picks(self) -> Iterator[Pick]:
+    def picks(self) -> Iterator[Picks]:
         """Yield what was chosen, in the order of the steps, however they came about."""
-        query = "SELECT rho, origin, structure FROM picks ORDER BY chain, number, k"
-        for rho, origin, structure in self._file.execute(query):
-            values = _unpacked(structure)
+        query = "SELECT structures, origins FROM picks ORDER BY chain, number, part"
+        for structures, origins in self._file.execute(query):
+            values = _unpacked(structures)
             block = Block(values["species"], values["coordinates"], cell=values.get("cell"), pbc=values.get("pbc"))
-            yield Pick(block, np.nan if rho is None else rho, origin)
+            yield Picks(block, values["rho"], json.loads(origins))
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Return for each kind of step how many structures were tested and how many chosen."""
         query = "SELECT kind, SUM(tested) FROM steps GROUP BY kind"
         tested = dict(self._file.execute(query).fetchall())
-        query = "SELECT kind, COUNT(*) FROM picks JOIN steps USING (chain, number) GROUP BY kind"
+        query = "SELECT kind, SUM(size) FROM picks JOIN steps USING (chain, number) GROUP BY kind"
         chosen = dict(self._file.execute(query).fetchall())
         return {kind: (tested[kind], chosen.get(kind, 0)) for kind in sorted(tested)}
 
@@ -108,24 +109,25 @@ class State:
         return [note for (note,) in self._file.execute(query)]
 
 
-def identity(structure: Block) -> str:
-    """Return the id of a block of one: 13 hexadecimal digits that follow from elements and geometry.
+def identities(block: Block) -> NDArray[np.float64]:
+    """Return the ids of n structures, whole numbers (n,) that follow from elements and geometry.
 
-    Coordinates count to 1e-6 Å. 52 bits fit into a float64 exactly, so that files of numbers can hold them.
+    Coordinates count to 1e-6 Å. 52 bits of a hash fit into a float64 exactly, so that files of numbers can hold them.
 
-    >>> identity(Block(np.array([[1, 1]]), np.array([[[0, 0, 0], [0, 0, 0.74]]])))
-    'c4748dbccd00f'
+    >>> int(identities(Block(np.array([[1, 1]]), np.array([[[0, 0, 0], [0, 0, 0.74]]])))[0])
+    3456077971378191
     """
-    arrays: list[NDArray[Any]] = [structure.species, np.rint(structure.coordinates * 1e6) + 0.0]
-    if structure.cell is not None and structure.pbc is not None:
-        arrays += [np.rint(structure.cell * 1e6) + 0.0, structure.pbc]
-    data = b"".join(np.ascontiguousarray(a, dtype="<i8").tobytes() for a in arrays)
-    return hashlib.sha256(data).hexdigest()[:13]
+    arrays: list[NDArray[Any]] = [block.species, np.rint(block.coordinates * 1e6)]
+    if block.cell is not None and block.pbc is not None:
+        arrays += [np.rint(block.cell * 1e6), block.pbc]
+    rows = np.concatenate([array.reshape(len(block), -1).astype("<i8") for array in arrays], axis=1)
+    return np.array([int(hashlib.sha256(row.tobytes()).hexdigest()[:13], 16) for row in rows], dtype=np.float64)
 
 
-def _arrays(block: Block) -> dict[str, Any]:
+def _arrays(picks: Picks) -> dict[str, Any]:
+    block = picks.structures
     values = {"species": block.species, "coordinates": block.coordinates, "cell": block.cell, "pbc": block.pbc}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None} | {"rho": picks.rho}
 
 
 def _packed(arrays: Any) -> bytes:

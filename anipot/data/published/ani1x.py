@@ -19,7 +19,7 @@ _RELEASE = RemoteFile(
         "https://ndownloader.figshare.com/files/18112775",
         "https://springernature.figshare.com/ndownloader/files/18112775",
     ),
-    "sha256:fe0ba06198ee72cf1003deebab2652097f6ab518337784dc811fa7da0c3bf5ac",
+    "md5:98090dd6679106da861f52bed825ffb7",
     5_590_846_027,
 )
 _DZ = (

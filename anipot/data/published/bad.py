@@ -49,9 +49,9 @@ class Bad:
         """Return what is wrong by where it stands."""
         if not self.path.exists():
             return {}
-        found = {}
+        found: dict[str, str] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # the last line of a process that was killed
                 where, reason = json.loads(line)
-                found[where] = reason
+                found.setdefault(where, reason)
         return found

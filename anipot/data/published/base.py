@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from anipot.data import checksums, download, store
 from anipot.data.blocks import Block, Source
 from anipot.data.download import Patience, RemoteFile
+from anipot.data.faults import Fault, label_faults, structure_faults
 from anipot.data.layouts.store_file import Precision
 from anipot.data.published.bad import Bad, OnBad
 from anipot.data.published.labels import Label
+from anipot.data.published.tolerant import Tolerant
+from anipot.data.quantities import Quantity
 from anipot.data.source import open_source
 from anipot.zoo.cache import cache_dir, file_lock
 
@@ -202,7 +205,7 @@ class Published:
         }
 
     def _convert(self, files: Mapping[str, Path], bad: Bad, progress: bool) -> None:
-        source = self.source(files, bad, progress)
+        source = Tolerant(self.source(files, bad, progress), bad)
         splits = self.published_splits(files, source)
         checksums_of = {name: (checksums.recorded(path) or {}).get("sha256") for name, path in files.items()}
         facts = {**self.facts(), "files": checksums_of}
@@ -218,21 +221,29 @@ class Published:
         )
         self.splits_path.unlink(missing_ok=True)
         if splits:
-            np.savez_compressed(self.splits_path, allow_pickle=False, **rows_in_store(temporary, splits))
+            np.savez_compressed(self.splits_path, **rows_in_store(temporary, splits))  # type: ignore[arg-type]
         total = sum(group.size for group in source.groups)
         self._write_report(total, rows, bad)
         os.replace(temporary, self.path)
 
     def usable(self, block: Block, bad: Bad) -> Block:
-        """Return the structures of a block that go into the store."""
-        labelled = ~np.isnan(block.properties["energies"])
+        """Return the structures of a block that go into the store: what is possible at all, with an energy.
+
+        Whether forces are absurd, or atoms too close, is for the user to say (``AtomsDataset.checked``).
+        """
         if self.partly_labelled:
-            block = block.take(labelled)
-            labelled = np.ones(len(block), dtype=np.bool_)
-        finite = np.asarray(np.isfinite(block.coordinates).all(axis=(1, 2)))
-        good = labelled & finite
-        for i in np.flatnonzero(~good).tolist():
-            bad(block.where(i), "the energy is missing" if finite[i] else "coordinates are not finite")
+            block = block.take(~np.isnan(block.properties["energies"]))
+        if len(block) == 0:
+            return block
+        known = {label.name: label.quantity for label in self.labels}
+        quantities = {name: known.get(name, Quantity(name)) for name in block.properties}
+        missing = Fault("labels", np.isnan(block.properties["energies"]), lambda i: "the energy is missing")
+        faults = [*structure_faults(block, None), missing, *label_faults(block, quantities, max_force=None)]
+        good = np.ones(len(block), dtype=np.bool_)
+        for fault in faults:
+            for i in np.flatnonzero(fault.bad).tolist():
+                bad(block.where(i), fault.describe(i))
+            good &= ~fault.bad
         return block if good.all() else block.take(good)
 
     def _write_report(self, total: int, rows: int, bad: Bad) -> None:
@@ -256,6 +267,7 @@ def rows_in_store(path: Path, splits: Mapping[str, NDArray[np.int64]]) -> dict[s
     frames = np.concatenate(
         [opened.read(i, slice(None)).properties["frame"].astype(np.int64) for i in range(len(opened.groups))]
     )
-    place = np.full(1 + max([-1, *frames.tolist(), *(int(rows.max(initial=-1)) for rows in splits.values())]), -1)
+    size = 1 + max(int(rows.max(initial=-1)) for rows in (frames, *splits.values()))
+    place = np.full(size, -1)
     place[frames] = np.arange(len(frames))
     return {name: (at := place[rows])[at >= 0] for name, rows in splits.items()}

@@ -25,6 +25,7 @@ class Numbered:
 
     def __init__(self, source: Source):
         self._source = source
+        self.sources = getattr(source, "sources", (source,))
         self.layout = source.layout
         self.paths: Sequence[str] = source.paths
         self.groups: Sequence[Group] = source.groups

@@ -174,8 +174,7 @@ class RMD17(Published):
             "https://ndownloader.figshare.com/files/23950376",
             "https://archive.materialscloud.org/records/pfffs-fff86/files/rmd17.tar.bz2?download=1",
         )
-        checksum = "sha256:cddeea2ec2c4b22a9de16a9a65a3eeedac5b29da9c99c20bbff0153912bf922b"
-        return (RemoteFile("rmd17.tar.bz2", places, checksum, 1_066_301_513),)
+        return (RemoteFile("rmd17.tar.bz2", places, "md5:cb1a927628d96f2e966025da4fb63d18", 1_066_301_513),)
 
     def source(self, files: Mapping[str, Path], bad: Bad, progress: bool) -> Source:
         """Open the file of the molecule."""
