@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,10 @@ class ContributionLog:
         if step % self.every == 0:
             self.steps.append(step)
             self._rows.append(self.representation.contributions(species_coordinates, cell, pbc).cpu())
+
+    def restore(self, steps: Sequence[int], values: Tensor) -> None:
+        """Go on from a record: the steps, and the contributions (S, T + 1) of each."""
+        self.steps, self._rows = list(steps), list(values)
 
     @property
     def values(self) -> Tensor:

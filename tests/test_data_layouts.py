@@ -309,6 +309,8 @@ def test_some_rows_and_none(sample, tmp_path):
             np.testing.assert_array_equal(part.rows, whole.rows[picked])
         with pytest.raises(IndexError):
             source.read(i, np.array([group.size]))
+        with pytest.raises(IndexError, match="ascending"):
+            source.read(i, np.array([1, 0]))
 
 
 def _total(source: Source, i: int) -> float:
@@ -517,6 +519,10 @@ def test_stress_of_ase(tmp_path):
         assert block.pbc[0].tolist() == [True, True, False]
         np.testing.assert_allclose(block.cell[0], np.diag([4.0, 5.0, 6.0]))
     assert np.isnan(open_source(tmp_path / "a.xyz", fields=fields).read(0, slice(0, 2)).properties["stress"][1]).all()
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.update(1, data={"virial": voigt})  # in which order?
+    with pytest.raises(DataError, match=r"key 'virial': shape \(1, 6\), expected \(1, 3, 3\)"):
+        open_source(tmp_path / "a.db", length="Å", fields={"virial": fields["virial"]}).read(0, slice(0, 1))
 
 
 def test_labels_of_few_frames_are_found(tmp_path):
@@ -570,6 +576,15 @@ def test_several_files_are_one(tmp_path):
     (tmp_path / "notes.txt").write_text("none of these")
     with pytest.raises(DataError, match=r"b\.xyz: units of energies"):
         open_source(tmp_path)
+    fields = {"energies": "energy [eV]", "forces": "forces [eV/Å]", "charges": "charges [e]"}
+    ase.io.write(tmp_path / "atom.xyz", Atoms("He", info={"energy": -1.0}), format="extxyz")
+    with pytest.raises(DataError, match=r"there is no 'charges' \(for charges\)"):
+        open_source([tmp_path / "b.xyz", tmp_path / "atom.xyz"], fields=fields)
+    del fields["charges"]
+    some = open_source([tmp_path / "b.xyz", tmp_path / "atom.xyz"], fields=fields)
+    assert np.isnan(some.read(2, slice(0, 1)).properties["forces"]).all()
+    assert some.read(2, slice(0, 1)).properties["energies"] == pytest.approx([-1 / HARTREE])
+    (tmp_path / "atom.xyz").unlink()
     source = open_source([tmp_path / "a.h5", tmp_path / "c.h5"])
     assert [group.size for group in source.groups] == [4, 4, 3]
     check_molecule(source.read(1, slice(0, 4)), WATER, 1e-15)

@@ -142,6 +142,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
             writer.append(replace(good, properties={"dipole": np.zeros((4, 3))}))
         with pytest.raises(DataError, match="pbc"):
             writer.append(replace(good, cell=np.zeros((4, 3, 3))))
+        with pytest.raises(DataError, match="no elements"):
+            writer.append(replace(good, species=good.species * 0))
+    for name in ("cell", "a/b"):
+        with pytest.raises(ValueError, match="cannot be the name of a quantity"):
+            StoreWriter(tmp_path / "b.h5", {name: Quantity(name)})
     with pytest.raises(TypeError, match="JSON"):
         StoreWriter(tmp_path / "b.h5", LABELS, {"array": np.zeros(3)})
 
@@ -278,6 +283,19 @@ def test_damaged_files_are_named(tmp_path):
         file.attrs["version"] = 99
     with pytest.raises(DataError, match="version 99"):
         open_source(path)
+
+
+def test_changed_bytes_are_noticed(tmp_path):
+    """Chunks have checksums."""
+    path = tmp_path / "a.h5"
+    write(path, block(500, 5))
+    with h5py.File(path) as file:
+        chunk = file["005/forces"].id.get_chunk_info(0)
+    changed = bytearray(path.read_bytes())
+    changed[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match=r"a\.h5, group '005', key 'forces' cannot be read"):
+        open_source(path).read(0, slice(0, 10))
 
 
 def test_copy_goes_on_where_it_was(tmp_path):

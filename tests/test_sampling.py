@@ -247,10 +247,15 @@ def test_chosen_structures_are_above_the_threshold_and_the_same_in_both_files(mo
 
 
 def test_threshold_zero_takes_everything_and_asks_nobody(model, molecules, tmp_path):
-    settings = SampleSettings(methods=("modes",), threshold=0, conformers=5, relax=False)
+    methods = ("modes", "dynamics")
+    how = {"trajectories": 2, "steps": 25, "interval": 10, "timestep": 0.1}
+    settings = SampleSettings(methods, 0, (50, 60), conformers=5, relax=False, **how)
     report = sample(model[0], tmp_path / "p.h5", molecules, settings, progress=False)
-    assert report.chosen == 20
     assert report.totals["modes"] == (20, 20)
+    assert report.totals["dynamics"] == (24, 24)  # of 4 molecules, twice after 10, 20 and 25 steps
+    assert report.chosen == 44
+    origins = " ".join(atoms.info["origin"] for atoms in ase.io.read(tmp_path / "p.extxyz", ":"))
+    assert origins.count(", 2.5 fs at") == 8
 
 
 def test_frames_are_chosen_where_they_are_and_once(model, tmp_path):
@@ -282,7 +287,7 @@ def test_periodic_frames_keep_their_cells(model, tmp_path):
     assert open_source(tmp_path / "p.h5").periodic
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_result_depends_on_the_seed_only(model, molecules, tmp_path, workers):
     sample(model, tmp_path / "a.h5", molecules, CALM, progress=False)
     sample(model, tmp_path / "b.h5", molecules, CALM, progress=False, workers=workers)
@@ -353,7 +358,7 @@ def test_given_frames_with_other_elements_are_refused(model, tmp_path):
     ("change", "text"),
     [
         ({"methods": ("magic",)}, "magic"),
-        ({"threshold": 0.0}, "threshold of 0"),
+        ({"threshold": -1.0}, "threshold"),
         ({"temperature": (300, 100)}, "temperature"),
         ({"conformers": 0}, "conformers"),
         ({"start": "there"}, "start"),
@@ -489,6 +494,7 @@ class Brittle(LennardJones):
 """
 
 
+@pytest.mark.slow
 def test_a_calculator_may_fail_and_even_die(tmp_path, monkeypatch):
     """One structure takes its process down; all others are labelled, each with its own labels."""
     (tmp_path / "brittle.py").write_text(BRITTLE)
@@ -515,6 +521,7 @@ def test_a_calculator_may_fail_and_even_die(tmp_path, monkeypatch):
         assert found.properties["forces"][i] * HARTREE_TO_EV == pytest.approx(atoms.get_forces(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_tblite_labels(tmp_path):
     pytest.importorskip("tblite")
     source = structures()
@@ -691,6 +698,7 @@ def test_commands_from_molecules_to_a_training_set(model, molecules, tmp_path, c
     )
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on(model, molecules, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model.save(tmp_path / "m.safetensors")

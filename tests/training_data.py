@@ -90,3 +90,24 @@ class Loader:
 
     def __iter__(self) -> Iterator[HandMade]:
         return iter(self.batches)
+
+
+def write_frames(path: Any, count: int = 40, sizes: Sequence[int] = (4, 6, 9), seed: int = 0) -> Any:
+    """Write molecules with energies and forces of a small potential to an extxyz file, in eV and Å."""
+    import ase.io
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    import anipot
+    from anipot.units import HARTREE_TO_EV
+
+    teacher, frames = ani(99, hidden=(8,)), []
+    for i in range(count):
+        numbers, positions = molecule(sizes[i % len(sizes)], 1000 * seed + i)
+        found = anipot.single_point(teacher, numbers[None], positions[None])
+        atoms = Atoms(numbers.numpy(), positions.numpy())
+        results = {"energy": float(found.energies) * HARTREE_TO_EV, "forces": found.forces[0].numpy() * HARTREE_TO_EV}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    ase.io.write(path, frames, format="extxyz")
+    return path

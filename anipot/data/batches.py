@@ -125,6 +125,9 @@ class Batches:
         """Return the number of batches of an epoch."""
         return len(self.order)
 
+    #: Lightning looks for one where there is a ``sampler``.
+    batch_sampler = None
+
     @property
     def sampler(self) -> Batches:
         """Itself: Lightning calls ``sampler.set_epoch`` before each epoch."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from anipot.data.blocks import DataError, Source
@@ -11,8 +12,8 @@ from anipot.data.layouts import qm7x
 from anipot.data.layouts.ani1 import Ani1Source
 from anipot.data.layouts.ani1x import Ani1xSource
 from anipot.data.layouts.ase_db import AseDbSource, is_ase_db
-from anipot.data.layouts.base import FileSource
-from anipot.data.layouts.columns import Fields
+from anipot.data.layouts.base import FileSource, damage
+from anipot.data.layouts.columns import Fields, MissingLabel
 from anipot.data.layouts.extxyz import ExtxyzSource
 from anipot.data.layouts.grouped import GroupedSource
 from anipot.data.layouts.hdf5 import Handle
@@ -57,7 +58,8 @@ def open_source(
     Parameters
     ----------
     path
-        A file, several files, or a folder of files that are read as one.
+        A file, several files, or a folder of files that are read as one. A label that some of them lack is missing
+        there.
     layout
         One of ``LAYOUTS``; told from what is in the file by default.
     fields
@@ -91,8 +93,20 @@ def open_source(
     if fields is not None:
         fields = {name: Field.parse(name, value) for name, value in fields.items()}
     paths = _files(path)
-    sources = [_open_file(file, layout, fields, length, pbc) for file in paths]
-    return sources[0] if len(sources) == 1 else JoinedSource(sources)
+    if len(paths) == 1:
+        return _open_file(paths[0], layout, fields, length, pbc)
+    sources, lacks = [], []
+    for file in paths:
+        try:
+            sources.append(_open_file(file, layout, fields, length, pbc))
+        except MissingLabel as error:  # others may have it
+            lacks.append(error)
+            rest = {name: field for name, field in (fields or {}).items() if name not in error.names}
+            sources.append(_open_file(file, layout, rest, length, pbc))
+    for lack in lacks:
+        if not all(any(name in source.quantities for source in sources) for name in lack.names):
+            raise lack
+    return JoinedSource(sources)
 
 
 def recognise(path: str) -> str:
@@ -149,11 +163,16 @@ def _files(path: File | Sequence[File]) -> list[str]:
 
 
 def _open_file(path: str, layout: str | None, fields: Fields | None, length: str | None, pbc: Pbc | None) -> FileSource:
+    with damage(path):
+        return _reader(path, layout, pbc)(path, fields, length)
+
+
+def _reader(path: str, layout: str | None, pbc: Pbc | None) -> Callable[..., FileSource]:
     name = layout or recognise(path)
     if name not in LAYOUTS:
         raise DataError(f"{path}: there is no layout {name!r}; expected one of {', '.join(LAYOUTS)}")
     if name == NpzSource.layout:
-        return NpzSource(path, fields, length, pbc)
+        return partial(NpzSource, pbc=pbc)
     if pbc is not None:
         raise DataError(f"{path}: pbc={pbc}, but files of the layout {name!r} say themselves what is periodic")
-    return LAYOUTS[name](path, fields, length)
+    return LAYOUTS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,28 +78,69 @@ def until_uncertain(
     -------
     Run
     """
-    from ase import units
-    from ase.md.langevin import Langevin
-
     atoms = atoms.copy()
-    atoms.calc = calculator
-    draw_momenta(atoms, temperature, rng)
-    dynamics = Langevin(
-        atoms, timestep * units.fs, temperature_K=temperature, friction=friction / units.fs, rng=rng, fixcm=False
-    )
     trusted = atoms.positions.copy()
-    done = 0
-    while True:
-        if not np.isfinite(atoms.positions).all() or _collides(atoms):
+    done, rho = 0, float("inf")
+    for done in _langevin(calculator, atoms, temperature, rng, steps, interval, timestep, friction):
+        if _is_broken(atoms):
             return Run(done, None, float("inf"), trusted, broken=True)
         rho = float(disagreement(calculator.model, frame(atoms))[0])
         if not rho <= threshold:
             return Run(done, atoms.positions.copy(), rho, trusted)
         trusted = atoms.positions.copy()
-        if done >= steps:
-            return Run(done, None, rho, trusted)
+    return Run(done, None, rho, trusted)
+
+
+def snapshots(
+    calculator: Calculator,
+    atoms: Any,
+    temperature: float,
+    rng: np.random.Generator,
+    *,
+    steps: int = 2000,
+    interval: int = 5,
+    timestep: float = 0.5,
+    friction: float = 0.01,
+) -> NDArray[np.float64]:
+    """Return the geometries (n, a, 3), Å, of a trajectory every ``interval`` steps, without that where it starts.
+
+    It ends early where atoms end up inside each other. Arguments are those of ``until_uncertain``.
+    """
+    atoms = atoms.copy()
+    found = []
+    for done in _langevin(calculator, atoms, temperature, rng, steps, interval, timestep, friction):
+        if _is_broken(atoms):
+            break
+        if done:
+            found.append(atoms.positions.copy())
+    return np.array(found).reshape(-1, len(atoms), 3)
+
+
+def _langevin(
+    calculator: Calculator,
+    atoms: Any,
+    temperature: float,
+    rng: np.random.Generator,
+    steps: int,
+    interval: int,
+    timestep: float,
+    friction: float,
+) -> Iterator[int]:
+    """Move atoms, and yield how many steps were made: at the start, after every ``interval`` and at the end."""
+    from ase import units
+    from ase.md.langevin import Langevin
+
+    atoms.calc = calculator
+    draw_momenta(atoms, temperature, rng)
+    dynamics = Langevin(
+        atoms, timestep * units.fs, temperature_K=temperature, friction=friction / units.fs, rng=rng, fixcm=False
+    )
+    done = 0
+    yield done
+    while done < steps:
         dynamics.run(min(interval, steps - done))
         done += min(interval, steps - done)
+        yield done
 
 
 def frame(atoms: Any) -> Block:
@@ -107,7 +149,10 @@ def frame(atoms: Any) -> Block:
     return blocks_of_atoms([bare], {})[0][0]
 
 
-def _collides(atoms: Any) -> bool:
+def _is_broken(atoms: Any) -> bool:
+    """Whether positions are no numbers, or atoms of a free molecule stand inside each other."""
+    if not np.isfinite(atoms.positions).all():
+        return True
     return not atoms.pbc.any() and bool(collides(atoms.numbers, atoms.positions[None])[0])
 
 

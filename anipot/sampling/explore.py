@@ -15,7 +15,7 @@ from anipot.data.blocks import Block, DataError, Source
 from anipot.elements import atomic_numbers, symbol
 from anipot.potential import Potential
 from anipot.sampling.committee import disagreement
-from anipot.sampling.dynamics import frame, until_uncertain
+from anipot.sampling.dynamics import frame, snapshots, until_uncertain
 from anipot.sampling.geometry import beside, collides
 from anipot.sampling.normal_modes import conformers, normal_modes
 from anipot.sampling.settings import DIMERS, SampleSettings, Step
@@ -55,7 +55,7 @@ class Outcome:
     carry
         What the next step of the chain starts from; None ends the chain.
     note
-        Why, where a chain ends early.
+        What somebody should know: why a chain ends early, or gave less than it should.
     """
 
     picks: Sequence[Picks] = ()
@@ -137,18 +137,17 @@ class Explorer:
         settings, atoms = self.settings, self.molecules[number].copy()
         atoms.positions[:] = carry[settings.start]
         temperature = float(rng.uniform(*settings.temperature))
+        calculator = self.model.ase()  # a new one, whose neighbor list remembers nothing of the steps before
+        how: dict[str, Any] = {name: getattr(settings, name) for name in ("steps", "interval", "timestep", "friction")}
+        if settings.threshold == 0:
+            with _one_thread(len(atoms)):
+                found = snapshots(calculator, atoms, temperature, rng, **how)
+            times = settings.timestep * np.minimum(settings.interval * np.arange(1, len(found) + 1), settings.steps)
+            origins = [f"{self.names[number]}, {time:g} fs at {temperature:.0f} K" for time in times]
+            picks = [self._chosen(_like(atoms, found), origins)]
+            return Outcome(picks, len(found), {**carry, "trusted": found[-1]} if len(found) else None)
         with _one_thread(len(atoms)):
-            run = until_uncertain(
-                self.model.ase(),  # a new one, whose neighbor list remembers nothing of the steps before
-                atoms,
-                settings.threshold,
-                temperature,
-                rng,
-                steps=settings.steps,
-                interval=settings.interval,
-                timestep=settings.timestep,
-                friction=settings.friction,
-            )
+            run = until_uncertain(calculator, atoms, settings.threshold, temperature, rng, **how)
         tested = run.steps // settings.interval + 1
         picks = []
         if run.uncertain is not None:
@@ -227,6 +226,15 @@ def _one_thread(num_atoms: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _like(atoms: Any, coordinates: NDArray[np.float64]) -> Block:
+    """Return geometries of the same atoms in the same cell."""
+    block = _block(atoms.numbers, coordinates)
+    if not atoms.pbc.any():
+        return block
+    repeated = len(coordinates), 1, 1
+    return replace(block, cell=np.tile(atoms.cell.array, repeated), pbc=np.tile(atoms.pbc, repeated[:2]))
 
 
 def _block(numbers: NDArray[np.int64], coordinates: NDArray[np.float64]) -> Block:

@@ -171,7 +171,7 @@ class _Failures:
             reason = labels.failures.get(i, "labels hold NaN or infinite numbers")
             self._reasons[reason] += 1
             entry = {"group": group, "row": row + i, "where": block.where(i), "reason": reason}
-            if "id" in block.properties:
+            if np.isfinite(block.properties.get("id", np.full(len(block), np.nan))[i]):
                 entry["id"] = int(block.properties["id"][i])
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         self._file.flush()

@@ -37,7 +37,7 @@ class SampleReport:
     duplicates
         Of those chosen, how many were left out because the same geometry was there already.
     notes
-        Molecules that were given up, and why.
+        Molecules that were given up or gave less than they should, and why.
     """
 
     chosen: int
@@ -65,7 +65,8 @@ def sample(
     Every step (a relaxation, the conformers of one molecule, one trajectory) is kept when it is done, in
     ``<output>.state``. With ``resume`` a run that was killed at any time goes on with the first step that is missing,
     and its result is that of an undisturbed run; that depends on the seed and neither on ``workers`` nor on the order
-    in which they finish.
+    in which they finish. (Molecules of more than 64 atoms are computed by several threads, and rounding depends on how
+    many there are.)
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class SampleSettings:
         as it is).
     threshold
         ρ = σ/√N, kcal/mol; structures above it are chosen. 0 chooses all and asks no committee, which is how a first
-        data set is made; dynamics needs more than that.
+        data set is made; trajectories then give a structure every ``interval`` steps, to their end.
     temperature
         From where to where temperatures are drawn, K.
     conformers
@@ -81,10 +81,6 @@ class SampleSettings:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.threshold < 0 or self.dimers < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("threshold and dimers must not be negative, and limit at least 1")
-        if self.threshold == 0 and "dynamics" in self.methods:
-            raise ValueError(
-                "dynamics stops at the first geometry above the threshold; a threshold of 0 stops it at once"
-            )
         for name in ("temperature", "contact"):
             low, high = getattr(self, name)
             if not 0 < low <= high:

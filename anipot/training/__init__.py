@@ -7,27 +7,51 @@ install anipot[train]``.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from anipot.training.outputs import ModelOutput
 from anipot.training.predict import predict
 
-#: Where the names are that need Lightning.
+#: Where the names are that need more packages.
 _LATER = {
     "AtomisticTask": "task",
+    "Checkpoints": "checkpoints",
+    "EMA": "averaging",
+    "FeatureCache": "cache",
     "OptimizerSettings": "optimizers",
     "ScheduleSettings": "schedules",
+    "TrainingSettings": "config",
+    "evaluate": "evaluation",
+    "read_settings": "config",
+    "train": "members",
 }
 
-__all__ = ["AtomisticTask", "ModelOutput", "OptimizerSettings", "ScheduleSettings", "predict"]
+__all__ = [
+    "EMA",
+    "AtomisticTask",
+    "Checkpoints",
+    "FeatureCache",
+    "ModelOutput",
+    "OptimizerSettings",
+    "ScheduleSettings",
+    "TrainingSettings",
+    "evaluate",
+    "predict",
+    "read_settings",
+    "train",
+]
+
+
+def needs(*packages: str) -> None:
+    """Refuse to go on without packages, saying how to get them."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"training needs {', '.join(missing)}: pip install anipot[train]")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("lightning", "torchmetrics", "jsonargparse"):
-            raise ImportError(f"{name} needs {error.name}: pip install anipot[train]") from error
-        raise
+    needs("lightning", "torchmetrics", "jsonargparse")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), "train_all" if name == "train" else name)

@@ -129,7 +129,7 @@ def terms_of(
         if output.property not in batch.properties:
             known = ", ".join(batch.properties) or "none"
             raise KeyError(f"the data have no property {output.property!r}; they have {known}")
-        counted = _slots(output, potential, batch.species, real) if output.of.per_atom else None
+        counted = slots(output, potential, batch.species) if output.of.per_atom else None
         wrong = errors(predictions[output.predicted], batch.properties[output.property], counted)
         scaled = wrong._replace(values=wrong.values * output.factor(energy))
         sums.append(loss_sum(scaled, num_atoms, output.loss, str(output.scaling), output.delta))
@@ -138,8 +138,9 @@ def terms_of(
     return Terms(torch.stack(sums), torch.stack(counts).double(), found)
 
 
-def _slots(output: ModelOutput, potential: Potential, species: Tensor, real: Tensor) -> Tensor:
+def slots(output: ModelOutput, potential: Potential, species: Tensor) -> Tensor:
     """Return the atoms (B, A) for which there is a prediction."""
+    real = species >= 0
     head: nn.Module | None = None
     if output.predicted not in OF_ENERGY:
         head = potential.property_heads[output.predicted]

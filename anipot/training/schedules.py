@@ -20,7 +20,7 @@ class ScheduleSettings:
     Attributes
     ----------
     kind
-        ``"plateau"``: multiplied with ``factor`` when ``monitor`` has not fallen for ``patience`` epochs.
+        ``"plateau"``: multiplied with ``factor`` when ``monitor`` has not fallen for ``patience`` validations.
         ``"exponential"``: multiplied with ``factor`` every ``every`` steps, little by little at each step, or at once
         with ``staircase``. ``"restarts"``: a falling half cosine over ``episode`` epochs, then again from the top
         (SGDR, arXiv:1608.03983); each episode ``stretch`` times as long as the one before. ``"cosine"``: one over
@@ -83,13 +83,16 @@ class ScheduleSettings:
     def build(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return what Lightning calls a scheduler configuration."""
         if self.kind == "plateau":
-            plateau = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, threshold=0.0)
-            return {"scheduler": plateau, "interval": "epoch", "monitor": self.monitor}
+            return {"scheduler": self.plateau(optimizer), "interval": "epoch", "monitor": self.monitor}
         by_steps = self.kind == "exponential" or self.steps_per_epoch is not None
         if self.warmup and not by_steps:
             raise ValueError(f"warmup of a {self.kind} schedule needs steps_per_epoch")
         scheduler = LambdaLR(optimizer, lambda step: self.at(step))
         return {"scheduler": scheduler, "interval": "step" if by_steps else "epoch"}
+
+    def plateau(self, optimizer: Optimizer) -> ReduceLROnPlateau:
+        """Return a schedule that follows the validation."""
+        return ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, threshold=0.0)
 
     def at(self, step: int) -> float:
         """Return by what the initial learning rate is multiplied after some steps, of batches or of epochs.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from anipot.potential import Potential
 from anipot.training.losses import over_processes
@@ -87,6 +88,8 @@ class AtomisticTask(LightningModule):
         self.schedule_settings = schedule
         self.loss_unit, self.error_unit = loss_unit, error_unit
         self.stop_below: float | None = None
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] = {}
         self._energies = energies
         self._learned = [output for output in outputs if output.weight > 0]
         self._trained = {output.predicted for output in self._learned}
@@ -123,7 +126,8 @@ class AtomisticTask(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write loss and learning rate to the logs now and then; stop where the loss is no number."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.global_step % every or self.last_loss is None:
+        gathering = (batch_idx + 1) % self.trainer.accumulate_grad_batches
+        if self.global_step % every or gathering or self.last_loss is None:
             return
         loss = float(self.last_loss)
         if not math.isfinite(loss):
@@ -131,8 +135,8 @@ class AtomisticTask(LightningModule):
                 f"the loss is {loss} at step {self.global_step}: try a smaller learning rate or clipped gradients, and "
                 "look for absurd labels with `anipot data info`"
             )
-        for logger in self.loggers:
-            logger.log_metrics({"loss": loss, "learning_rate": self.learning_rate}, step=self.global_step)
+        for logger in self.loggers:  # which count steps from 0
+            logger.log_metrics({"loss": loss, "learning_rate": self.learning_rate}, step=self.global_step - 1)
 
     @property
     def learning_rate(self) -> float:
@@ -141,7 +145,11 @@ class AtomisticTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Report the mean loss of the epoch."""
-        self.log("train_loss", self._epoch_loss / max(1, self._epoch_steps), sync_dist=True)
+        total, world = over_processes(self._epoch_loss)
+        mean = total / (world * max(1, self._epoch_steps))
+        self.log("train_loss", mean, logger=False, sync_dist=True)
+        for logger in self.loggers:  # at once: what Lightning logs later would be missing after a kill in between
+            logger.log_metrics({"train_loss": float(mean)}, step=self.global_step - 1)
         self._epoch_loss, self._epoch_steps = torch.zeros_like(self._epoch_loss), 0
 
     def validation_step(self, batch: BatchLike, batch_idx: int) -> None:
@@ -170,21 +178,45 @@ class AtomisticTask(LightningModule):
             return optimizer
         if isinstance(plan, ScheduleSettings):
             self.stop_below = plan.stop_below
+            if plan.kind == "plateau":
+                # Lightning takes its step after the checkpoint at the end of an epoch, from which it would be missing.
+                self._plateau = plan.plateau(optimizer)
+                self._plateau.load_state_dict(self._plateau_state)
+                return optimizer
             plan = plan.build
         return {"optimizer": optimizer, "lr_scheduler": dict(plan(optimizer))}
+
+    def on_validation_end(self) -> None:
+        """Let a plateau schedule see the validation."""
+        if self._plateau is None or self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return
+        assert isinstance(self.schedule_settings, ScheduleSettings)
+        name, seen = self.schedule_settings.monitor, self.trainer.callback_metrics
+        if name not in seen:
+            known = ", ".join(key for key in seen if key.startswith("val_")) or "nothing"
+            raise ValueError(f"the schedule follows {name!r}, but the validation gave {known}")
+        self._plateau.step(float(seen[name]))
+        self._stop_if_small()
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Take a step of the schedule, and end the training where the learning rate has become small enough."""
         super().lr_scheduler_step(scheduler, metric)
+        self._stop_if_small()
+
+    def _stop_if_small(self) -> None:
         if self.stop_below is not None and self.learning_rate < self.stop_below:
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the mean loss of an epoch that is not over."""
+        """Keep the plateau schedule, and the mean loss of an epoch that is not over."""
         total, world = over_processes(self._epoch_loss)
         checkpoint["epoch_so_far"] = (float(total) / world, self._epoch_steps)
+        checkpoint["plateau"] = {} if self._plateau is None else self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Go on with them."""
         total, steps = checkpoint.get("epoch_so_far", (0.0, 0))
         self._epoch_loss, self._epoch_steps = torch.tensor(total, dtype=torch.float64), steps
+        self._plateau_state = checkpoint.get("plateau", {})
+        if self._plateau is not None:
+            self._plateau.load_state_dict(self._plateau_state)

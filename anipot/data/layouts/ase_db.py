@@ -16,7 +16,7 @@ from ase.db import connect
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, length_factor
 from anipot.data.layouts.frames import block, by_size, keys_of, labels, spread
 from anipot.elements import symbol
@@ -63,7 +63,7 @@ class AseDbSource(FileSource):
         super().__init__(path)
         self._ids, sizes, self.periodic = _index(path)
         self.groups, self._frames = by_size(sizes)
-        with connect(path, use_lock_file=False) as database:
+        with connect(path, type="db", use_lock_file=False) as database:
             stated = dict(database.metadata)
         units = {k: "1" if unit in _WITHOUT else str(unit) for k, unit in stated.get("_property_unit_dict", {}).items()}
         found = keys_of([*self._labels(spread(len(sizes))), units], fields, self._all_labels)
@@ -71,13 +71,11 @@ class AseDbSource(FileSource):
         self._length = length_factor(path, length, stated.get("_distance_unit"), "positions")
         self.metadata = _facts(stated, self.columns)
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return rows of one size, by a slice or by ascending numbers among them."""
-        part = self.groups[group]
-        chosen = self._frames[group][numbers(rows, part.size)]
-        read = self._rows(chosen)
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
+        numbers = self._frames[group][chosen]
+        read = self._rows(numbers)
         structures, found = [atoms for atoms, _ in read], [entry for _, entry in read]
-        return block(structures, found, chosen, self.columns, self._length, part, self.path)
+        return block(structures, found, numbers, self.columns, self._length, self.groups[group], self.path)
 
     def _labels(self, frames: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [entry for _, entry in self._rows(frames)]
@@ -88,7 +86,7 @@ class AseDbSource(FileSource):
 
     def _rows(self, frames: NDArray[np.int64]) -> list[tuple[Atoms, dict[str, Any]]]:
         read = []
-        with connect(self.path, use_lock_file=False) as database:
+        with connect(self.path, type="db", use_lock_file=False) as database:
             for frame in frames.tolist():
                 number = int(self._ids[frame])
                 try:

@@ -21,6 +21,14 @@ _SHOWN = 40
 Fields = Mapping[str, Field | str | Mapping[str, Any]]
 
 
+class MissingLabel(DataError):
+    """A file has no such label: all that is wrong with ``names``, the quantities that were asked for."""
+
+    def __init__(self, message: str, names: Collection[str] = ()):
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 @dataclass(frozen=True)
 class Column:
     """A quantity, the key under which a file has it, and the factor from the numbers of the file to ours."""
@@ -57,17 +65,21 @@ class Keys:
 
         Raises
         ------
+        MissingLabel
+            For a key that is not there.
         DataError
-            For a key that is not there, and where a unit or a sign is neither known nor said.
+            Where a unit or a sign is neither known nor said.
         """
         if fields is None:
             fields = {name: key for name, key in defaults.items() if key in self.found}
-        columns, problems, without = [], [], {}
+        columns, problems, without, absent = [], [], {}, {}
         for name, value in fields.items():
             try:
                 field = Field.parse(name, value)
                 assert field.quantity is not None
-                if field.key in self.found and self._lacks_unit(name, field):
+                if field.key not in self.found:
+                    absent[name] = f"there is no {field.key!r} (for {name})"
+                elif self._lacks_unit(name, field):
                     without[name] = f"{field.key} [{field.quantity.unit}]"
                 else:
                     columns.append(self._column(name, field))
@@ -76,8 +88,11 @@ class Keys:
         if without:
             example = ", ".join(f"{name!r}: {text!r}" for name, text in without.items())
             problems.append(f"units of {', '.join(without)} are not in the file; say them, as in fields={{{example}}}")
+        hint = f"(fields={{}} reads no labels); it has {self.known()}"
         if problems:
-            raise DataError(f"{self.path}: {'; '.join(problems)} (fields={{}} reads no labels); it has {self.known()}")
+            raise DataError(f"{self.path}: {'; '.join([*problems, *absent.values()])} {hint}")
+        if absent:
+            raise MissingLabel(f"{self.path}: {'; '.join(absent.values())} {hint}", absent)
         return tuple(columns)
 
     def _lacks_unit(self, name: str, field: Field) -> bool:
@@ -93,8 +108,6 @@ class Keys:
     def _column(self, name: str, field: Field) -> Column:
         quantity, key = field.quantity, field.key
         assert quantity is not None
-        if key not in self.found:
-            raise ValueError(f"there is no {key!r} (for {name})")
         negate = self.negate.get(key, False) if field.negate is None else field.negate
         if negate is None:
             raise ValueError(
@@ -119,10 +132,11 @@ def length_factor(path: str, said: str | None, stated: str | None, what: str = "
         raise DataError(f"{path}: {error}") from error
 
 
-def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str) -> NDArray[np.float64]:
+def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str, ase: bool = False) -> NDArray[np.float64]:
     """Return labels of ``n`` structures in units of this library, float64.
 
-    Scalars may come with an axis of their own, symmetric tensors as six components in the order of Voigt or as nine.
+    Scalars may come with an axis of their own, tensors as nine components, and the stress of ASE as six: xx yy zz yz xz
+    xy. Six of others are refused, since there is no order that all agree on.
 
     Raises
     ------
@@ -138,7 +152,7 @@ def values(array: ArrayLike, column: Column, n: int, atoms: int, where: str) -> 
     lead = expected[: len(expected) - len(quantity.shape)]
     if found.shape == (*expected, 1):
         found = found[..., 0]
-    elif quantity.shape == (3, 3) and found.shape == (*lead, 6):
+    elif ase and quantity.name == "stress" and found.shape == (*lead, 6):
         found = found[..., _VOIGT]
     elif quantity.shape == (3, 3) and found.shape == (*lead, 9):
         found = found.reshape(expected)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anipot.data.blocks import Block, DataError
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Fields, Keys, length_factor
 from anipot.data.layouts.frames import block, by_size, keys_of, labels, spread
 
@@ -52,12 +52,11 @@ class ExtxyzSource(FileSource):
         defaults = {"energies": "energy", "forces": "forces", "stress": "stress"}
         self._reads(Keys(path, found, {}, {}).choose(fields, defaults))
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return frames of one size, by a slice or by ascending numbers among them."""
-        part = self.groups[group]
-        chosen = self._frames[group][numbers(rows, part.size)]
-        frames = self._parse(chosen)
-        return block(frames, [labels(f) for f in frames], chosen, self.columns, self._length, part, self.path)
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
+        numbers = self._frames[group][chosen]
+        frames = self._parse(numbers)
+        found = [labels(atoms) for atoms in frames]
+        return block(frames, found, numbers, self.columns, self._length, self.groups[group], self.path)
 
     def _probe(self, frames: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [labels(atoms) for atoms in self._parse(frames)]

@@ -95,9 +95,9 @@ def block(
     for i, (entry, place) in enumerate(zip(found, where, strict=True)):
         for column in columns:
             if (value := entry.get(column.key)) is not None:
-                found_shape = np.shape(value)  # some programs write an axis for the one structure
-                alone = found_shape == column.quantity.shape_of(1, a)
-                properties[column.quantity.name][i] = values(value if alone else [value], column, 1, a, place)[0]
+                # some programs write an axis for the one structure
+                array = value if np.shape(value) == column.quantity.shape_of(1, a) else [value]
+                properties[column.quantity.name][i] = values(array, column, 1, a, place, ase=True)[0]
     pbc = np.array([atoms.pbc for atoms in frames], dtype=np.bool_).reshape(n, 3)
     return Block(
         np.stack([species(atoms.numbers, place, "numbers") for atoms, place in zip(frames, where, strict=True)])

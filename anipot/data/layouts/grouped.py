@@ -20,7 +20,7 @@ class GroupedSource(GroupedFile):
     def __init__(self, path: str, fields: Fields | None = None, length: str | None = None):
         super().__init__(path, fields, length)
         self.grouped_by_molecule = self._handle.file.attrs.get("grouping") == "by_formula"
-        self._handle.close()
+        self.close()
 
     def unit(self, key: str, group: str) -> str | None:
         return {"coordinates": "Å", "energies": "Hartree", "forces": "Hartree/Å"}.get(key)

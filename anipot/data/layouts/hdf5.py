@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from anipot.data.blocks import DataError
 
@@ -101,21 +102,39 @@ class Handle:
 
     def missing(self, group: str, key: str) -> DataError:
         """Return an error for an array that is not there."""
-        return DataError(f"{self.where(group)}: no array {key!r}; it has {', '.join(self.file[group]) or 'nothing'}")
+        try:
+            there = ", ".join(self.file[group]) or "nothing"
+        except (KeyError, OSError, RuntimeError) as error:
+            there = f"nothing that can be read ({error})"
+        return DataError(f"{self.where(group)}: no array {key!r}; it has {there}")
 
-    def leaves(self) -> Iterator[str]:
-        """Iterate over the groups that hold arrays, at any depth, in the order of the file."""
+    def leaves(self, key: str | None = None) -> Iterator[str]:
+        """Iterate over the groups that hold arrays, at any depth, in the order of the file.
+
+        Groups that have an array ``key`` are told from others without looking at what else they have.
+        """
         pending = [name for name in reversed(self.file) if name != "_meta"]
-        while pending:
-            name = pending.pop()
-            item = self.file[name]
-            if not isinstance(item, h5py.Group):
-                continue
-            children = list(item)
-            if children and isinstance(item[children[0]], h5py.Group):
-                pending.extend(f"{name}/{child}" for child in reversed(children))
-            elif children:
+        with tqdm(desc=f"opening {self.path}", unit="group", disable=None, delay=1.0, leave=False) as bar:
+            while pending:
+                name = pending.pop()
+                if key is None or not self._links(name, key):
+                    item = self.file[name]
+                    if not isinstance(item, h5py.Group):
+                        continue
+                    children = list(item)
+                    if not children:
+                        continue
+                    if isinstance(item[children[0]], h5py.Group):
+                        pending.extend(f"{name}/{child}" for child in reversed(children))
+                        continue
+                bar.update()
                 yield name
+
+    def _links(self, name: str, key: str) -> bool:
+        try:
+            return bool(self.file.id.links.exists(f"{name}/{key}".encode()))
+        except (KeyError, ValueError):  # the name is that of an array
+            return False
 
 
 def open_file(path: str | os.PathLike[str]) -> h5py.File:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import (
     Column,
     Fields,
@@ -59,7 +59,7 @@ class GroupedFile(FileSource):
     def __init__(self, path: str, fields: Fields | None = None, length: str | None = None):
         super().__init__(path)
         self._handle = Handle(path)
-        names = list(self._handle.leaves())
+        names = list(self._handle.leaves(self.coordinates_key))
         if not names:
             raise DataError(f"{path}: no groups with arrays")
         self._species_key = self._find_species(names[0])
@@ -70,7 +70,7 @@ class GroupedFile(FileSource):
         self._reads(keys.choose(fields, self.defaults(found) if fields is None else {}))
         first = names[0]
         self._length = length_factor(path, length, self.unit(self.coordinates_key, first), repr(self.coordinates_key))
-        self._handle.close()
+        self.close()
 
     def unit(self, key: str, group: str) -> str | None:
         """Return the unit of a key, known from the publication or stated in a group that has it."""
@@ -80,12 +80,13 @@ class GroupedFile(FileSource):
         """Return what is read when the user does not say: names of quantities to keys, of which some may be missing."""
         raise NotImplementedError
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of a group, by a slice or by ascending numbers."""
+    def close(self) -> None:
+        self._handle.close()
+
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         part = self.groups[group]
         name, size, atoms = part.name, part.size, part.num_atoms
-        chosen, where = numbers(rows, size), self._handle.where(name)
-        n = len(chosen)
+        n, where = len(chosen), self._handle.where(name)
         if self.one_molecule:
             elements = species(self._handle.read(name, self._species_key), where, self._species_key)
             elements = np.repeat(elements[None], n, axis=0)

@@ -56,6 +56,11 @@ class JoinedSource:
         }
         return replace(block, properties={**block.properties, **absent}) if absent else block
 
+    def close(self) -> None:
+        """Close what is open; the next ``read`` opens it again."""
+        for source in self.sources:
+            source.close()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.sources))})"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anipot.data.blocks import Block, DataError, Group
 from anipot.data.layouts import qm7x
 from anipot.data.layouts.arrays import Arrays
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, coordinates, length_factor, species, values
 from anipot.data.layouts.frames import by_size
 from anipot.data.quantities import Field
@@ -27,7 +27,6 @@ _STRUCTURE = {
     "pbc": ("pbc",),
 }
 _RMD17 = {"coords": "Å", "energies": "kcal/mol", "forces": "kcal/mol/Å"}
-_SGDML = {"energies": "E", "forces": "F"}
 
 Pbc = bool | Sequence[bool]
 
@@ -72,10 +71,9 @@ class NpzSource(FileSource):
         facts = {"name": self._arrays.text("name"), "level_of_theory": self._arrays.text("theory")}
         self.metadata = {name: fact for name, fact in facts.items() if fact}
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of one size, by a slice or by ascending numbers among them."""
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         part = self.groups[group]
-        frames = self._frames[group][numbers(rows, part.size)]
+        frames = self._frames[group][chosen]
         n, a = len(frames), part.num_atoms
         key = self._required("species")
         elements = self._arrays[key]
@@ -155,6 +153,8 @@ class NpzSource(FileSource):
         shape, elements = self._arrays.shapes[key], self._arrays.shapes[of_species]
         if len(shape) != 3 or shape[2] != 3:
             raise DataError(f"{self.path}, key {key!r}: shape {shape}, expected (n, atoms, 3)")
+        if shape[0] == 0:
+            raise DataError(f"{self.path}: no structures")
         if elements not in (shape[:2], shape[1:2]):
             raise DataError(f"{self.path}, key {of_species!r}: shape {elements}, expected {shape[:2]} or {shape[1:2]}")
         if elements == shape[1:2]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Fields, Keys, coordinates, length_factor, species, values
 from anipot.data.layouts.hdf5 import Handle
 
@@ -63,12 +63,13 @@ class Qm7xSource(FileSource):
         first = self._structures(self.groups[0].name)[0]
         found = [key for key in self._handle.labels(first) if key not in (COORDINATES, SPECIES)]
         self._reads(Keys(path, found, UNITS, {}).choose(fields, DEFAULTS))
+        self.close()
+
+    def close(self) -> None:
         self._handle.close()
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of a molecule, by a slice or by ascending numbers."""
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         part = self.groups[group]
-        chosen = numbers(rows, part.size)
         names = self._structures(part.name)
         read = [self._structure(names[row], part.num_atoms) for row in chosen.tolist()]
         n, a = len(read), part.num_atoms

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.data.blocks import Block, DataError, Group
-from anipot.data.layouts.base import FileSource, numbers
+from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, coordinates, species, values
 from anipot.data.layouts.hdf5 import Handle, open_file
 from anipot.data.quantities import Quantity
@@ -69,17 +69,18 @@ class StoreSource(FileSource):
             groups.append(Group(name, shape[0], shape[1]))
             self.periodic |= self._handle.has(name, "cell")
         self.groups = tuple(sorted(groups, key=lambda group: group.num_atoms))
-        self._handle.close()
+        self.close()
 
     def _shaped(self, column: Column) -> Column:
         """Shapes are those of the file."""
         stored, meant = self._stored[column.key], column.quantity
         return Column(Quantity(meant.name, meant.unit, stored.per_atom, stored.shape), column.key, column.factor)
 
-    def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
-        """Return structures of a group, by a slice or by ascending numbers."""
+    def close(self) -> None:
+        self._handle.close()
+
+    def _read(self, group: int, rows: slice | NDArray[np.int64], chosen: NDArray[np.int64]) -> Block:
         name, size, atoms = (part := self.groups[group]).name, part.size, part.num_atoms
-        chosen = numbers(rows, size)
         n, where = len(chosen), self._handle.where(name)
         found = {
             key: self._handle.read(name, key, rows, size)

@@ -11,13 +11,14 @@ import h5py
 import numpy as np
 
 from anipot.data.blocks import Block, DataError
-from anipot.data.layouts.store import FORMAT, STRUCTURE, VERSION
+from anipot.data.layouts.store import FORMAT, VERSION
 from anipot.data.quantities import Quantity
+from anipot.elements import MAX_ATOMIC_NUMBER
 
 Precision = Literal["double", "single"]
 #: A chunk is the least that is read: at most this many rows and bytes.
 _ROWS, _BYTES = 1024, 2**20
-_COMPRESSED: Mapping[str, Any] = {"compression": "lzf", "shuffle": True}
+_COMPRESSED: Mapping[str, Any] = {"compression": "lzf", "shuffle": True, "fletcher32": True}
 
 
 def write_file(
@@ -79,6 +80,8 @@ def check_block(block: Block, quantities: Mapping[str, Quantity]) -> None:
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {"coordinates": (block.coordinates, (n, atoms, 3))}
     if block.cell is not None or block.pbc is not None:
         expected |= {"cell": (block.cell, (n, 3, 3)), "pbc": (block.pbc, (n, 3))}
+    if block.species.size and not 1 <= block.species.min() <= block.species.max() <= MAX_ATOMIC_NUMBER:
+        raise DataError(f"{block.where(0)}: species that are no elements")
     for name, array in block.properties.items():
         if name not in quantities:
             raise DataError(f"{block.where(0)}: {name!r} is not among {', '.join(quantities) or 'no quantities'}")
@@ -100,8 +103,6 @@ def _write_group(
     _create(group, "species", "i1", (n, atoms), n)
     _create(group, "coordinates", narrow, (n, atoms, 3), n, "Å")
     for quantity in quantities.values():
-        if quantity.name in STRUCTURE:
-            raise DataError(f"{quantity.name!r} cannot be a quantity: it is part of the structure")
         shape = quantity.shape_of(n, atoms)
         _create(group, quantity.name, narrow if len(shape) > 1 else "f8", shape, n, quantity.unit)
     row = 0

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from anipot.data.blocks import Block, DataError
 from anipot.data.layouts.hdf5 import Handle
-from anipot.data.layouts.store import StoreSource, identity, read_fact
+from anipot.data.layouts.store import STRUCTURE, StoreSource, identity, read_fact
 from anipot.data.layouts.store_file import Precision, check_block, write_file
 from anipot.data.quantities import Quantity
 
@@ -65,6 +65,8 @@ class StoreWriter:
         If the file, or part of one, is there and neither ``resume`` nor ``overwrite`` is said.
     DataError
         If another process writes the same file, or it continues one with other quantities.
+    ValueError
+        If a quantity has a name that none can have.
 
     Examples
     --------
@@ -89,6 +91,8 @@ class StoreWriter:
         precision: Precision = "double",
         buffer: int = BUFFER,
     ):
+        if wrong := [name for name in quantities if name in STRUCTURE or "/" in name or quantities[name].name != name]:
+            raise ValueError(f"{', '.join(map(repr, wrong))} cannot be the name of a quantity")
         self.path = Path(path)
         self.quantities = dict(quantities)
         self.metadata: dict[str, Any] = json.loads(json.dumps(dict(metadata or {})))  # fails now, not at the end
@@ -180,10 +184,12 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:  # what came so far is kept for a resume
-            self.flush()
-            if not self._parts:
-                shutil.rmtree(self._folder)
-            self._lock.release()
+            try:
+                self.flush()
+                if not self._parts:
+                    shutil.rmtree(self._folder)
+            finally:
+                self._lock.release()
 
     @property
     def _written(self) -> list[StoreSource]:
@@ -232,4 +238,6 @@ class StoreWriter:
 
         new = self._folder / "new"
         write_file(new, self.quantities, totals, blocks_of, facts, self._identity, self.precision)
+        for source in sources:
+            source.close()  # some systems replace no open files
         os.replace(new, path)

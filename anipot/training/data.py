@@ -1,0 +1,166 @@
+"""The data of a training: opened, checked, divided, and handed to Lightning in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from anipot import data
+from anipot.data import AtomsDataset, Batches
+from anipot.training.config import DataSettings
+from anipot.training.objects import make
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass
+class Parts:
+    """Data sets for training, validation and test."""
+
+    train: AtomsDataset
+    validation: AtomsDataset
+    test: AtomsDataset | None
+    #: What self energies and sizes of labels are taken from: the training part, or all folds, so that they agree.
+    known: AtomsDataset
+
+    def named(self) -> dict[str, AtomsDataset]:
+        """Return the parts that there are, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def open_parts(
+    settings: DataSettings, fold: tuple[int, int] | None = None, say: Callable[[str], None] = print
+) -> Parts:
+    """Open the data of a training and divide them.
+
+    Parameters
+    ----------
+    settings
+        Of the data.
+    fold
+        Which of how many folds is the validation, for cross-validation; training and validation data are divided anew.
+    say
+        Takes what is to be told.
+
+    Raises
+    ------
+    ValueError
+        If there are no data, or too few for a part.
+    """
+    if settings.path is None and settings.published is None:
+        raise ValueError("data.path is not set: give the file, files or folder of the data, as in data.path=my.h5")
+    whole = open_data(settings, settings.path, say)
+    apart = {name: open_data(settings, path, say) for name in PARTS[1:] if (path := getattr(settings, name))}
+    found = _from_file(whole, settings) if settings.split.file else _divided(whole, settings, apart)
+    found |= apart
+    for name in PARTS[:2]:
+        if not len(found.get(name, ())):
+            raise ValueError(f"data.split leaves no structure for {name} of the {len(whole)} that there are")
+    known = None
+    if fold is not None:
+        number, count = fold
+        if "validation" in apart:
+            raise ValueError("folds divide data.path for training and validation; data.validation cannot be set too")
+        known = found["train"].select(found["train"].selection | found["validation"].selection)
+        found["train"], found["validation"] = known.folds(count, settings.split.by, settings.split.seed)[number]
+    sizes = ", ".join(f"{len(part)} for {name}" for name, part in found.items())
+    say(f"data: {whole}; {sizes}")
+    test = found["test"] if len(found.get("test", ())) else None
+    return Parts(found["train"], found["validation"], test, known or found["train"])
+
+
+def open_data(settings: DataSettings, path: Any, say: Callable[[str], None] = print) -> AtomsDataset:
+    """Open files, or the published data set of the settings, and leave out what the settings leave out."""
+    if path is None:
+        path = published_file(str(settings.published))
+    transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
+    dataset = data.open(path, settings.layout, settings.fields, settings.length, transforms)
+    if settings.checks not in ("refuse", "skip", "ignore"):
+        raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
+    if settings.checks != "ignore":
+        try:
+            dataset = dataset.checked(settings.checks, **settings.check_limits)
+        except data.BadRecords as error:
+            raise data.DataError(f"{error.report}\ndata.checks=skip leaves them out") from error
+        if dataset.report is not None and dataset.report.bad:
+            say(str(dataset.report))
+    if settings.limits:
+        before = len(dataset)
+        dataset = dataset.filter(**settings.limits)
+        say(f"data: limits leave {len(dataset)} of {before} structures")
+    return dataset
+
+
+def published_file(name: str) -> str:
+    """Return the file of a published data set, which is downloaded the first time."""
+    from anipot.data import published
+
+    return str(published.find(name).fetch())
+
+
+def _divided(whole: AtomsDataset, settings: DataSettings, apart: dict[str, AtomsDataset]) -> dict[str, AtomsDataset]:
+    split = settings.split
+    sizes = {name: getattr(split, name) for name in PARTS if name not in apart}
+    if apart and isinstance(split.train, float):
+        sizes["train"] = -1  # what would have become of the parts that come from elsewhere
+    return whole.split(sizes, split.by, split.seed, split.block)
+
+
+def _from_file(whole: AtomsDataset, settings: DataSettings) -> dict[str, AtomsDataset]:
+    """Return the parts that a file lists; a validation that it does not have is taken from the training part."""
+    split = settings.split
+    path = str(split.file)
+    if path == "published":
+        path = str(Path(whole.source.paths[0]).with_suffix(".splits.npz"))
+    listed = data.read_split(path, whole)
+    found = {}
+    for part in PARTS:
+        name = split.names.get(part, part)
+        if name in listed:
+            found[part] = listed[name]
+        elif part == "train" or part in split.names:
+            raise ValueError(f"data.split.file {path} has no {name!r} for {part}; it has {', '.join(listed)}")
+    if "validation" not in found:
+        found |= found["train"].split({"train": -1, "validation": split.validation}, seed=split.seed)
+    return found
+
+
+class DataModule(LightningDataModule):
+    """The batches of a training, of each process its own.
+
+    Parameters
+    ----------
+    parts
+        The data sets.
+    settings
+        Of the data.
+    dtype
+        Of coordinates and of what atoms have each.
+    seed
+        Of the order.
+    """
+
+    def __init__(self, parts: Parts, settings: DataSettings, dtype: torch.dtype, seed: int) -> None:
+        super().__init__()
+        self.parts, self.settings, self.dtype, self.seed = parts, settings, dtype, seed
+
+    def train_dataloader(self) -> Batches:
+        """Return shuffled batches."""
+        return self._batches(self.parts.train, self.settings.batch_size, True, self.settings.workers)
+
+    def val_dataloader(self) -> Batches:
+        """Return batches in order of size."""
+        size = self.settings.validation_batch_size or self.settings.batch_size
+        return self._batches(self.parts.validation, size, False, 0)
+
+    def _batches(self, dataset: AtomsDataset, size: int, shuffle: bool, workers: int) -> Batches:
+        options: dict[str, Any] = {"shuffle": shuffle, "seed": self.seed, "workers": workers, "dtype": self.dtype}
+        if self.trainer is not None:
+            options |= {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+        return dataset.batches(size, memory=int(self.settings.memory * 2**30), **options)
