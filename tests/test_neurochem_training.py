@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shutil
 
+import numpy as np
 import pytest
 
+import anipot
+from anipot.cli import main
+from anipot.data.blocks import Block
+from anipot.data.quantities import QUANTITIES
+from anipot.data.store import StoreWriter
 from anipot.interfaces.neurochem_training import (
     LayerSettings,
     NeuroChemSettings,
@@ -227,3 +235,65 @@ def test_files_that_do_not_go_together(training_file, old, new, message):
     training_file.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=re.escape(message)):
         neurochem_settings(training_file)
+
+
+@pytest.fixture
+def chlorine_data(tmp_path):
+    """Some HCl and H2 with energies and forces of springs."""
+    rng = np.random.default_rng(0)
+    blocks = []
+    for species, rest in (((17, 1), -460.5), ((1, 1), -1.0)):
+        length = rng.uniform(0.8, 1.6, size=60)
+        x = np.zeros((60, 2, 3))
+        x[:, 1, 0] = length
+        forces = np.zeros_like(x)
+        forces[:, 0, 0] = 0.2 * (length - 1.2)
+        forces[:, 1, 0] = -forces[:, 0, 0]
+        labels = {"energies": rest + 0.1 * (length - 1.2) ** 2, "forces": forces}
+        blocks.append(Block(np.tile(species, (60, 1)), x, labels))
+    path = tmp_path / "springs.h5"
+    with StoreWriter(path, {name: QUANTITIES[name] for name in ("energies", "forces")}) as writer:
+        for block in blocks:
+            writer.append(block)
+    return path
+
+
+def test_a_training_by_a_training_file(training_file, chlorine_data, tmp_path, monkeypatch):
+    """Networks, optimizers and schedule are those of the file, and it stops where the learning rate is too small."""
+    pytest.importorskip("lightning")
+    monkeypatch.chdir(tmp_path)
+    text = training_file.read_text().replace("tbtchsz=2560", "tbtchsz=16").replace("tolr=100!", "tolr=2!")
+    text = text.replace("eta=0.001!", "eta=0.01!").replace("tcrit=1.0E-5!", "tcrit=6e-3!")
+    training_file.write_text(text.replace("force=0", "force=1").replace("fmult=0.0", "fmult=0.1"))
+    command = ["train", str(training_file), f"data.path={chlorine_data}", "tensorboard=false", "folder=run"]
+    assert main([*command, "trainer.accelerator=cpu", "trainer.max_epochs=60", "trainer.log_every_n_steps=1"]) == 0
+    model = anipot.load("run/model.safetensors")
+    assert model.elements == ("Cl", "H")
+    assert [network.sizes for network in model.head] == [(18, 24, 32, 1), (18, 160, 128, 1)]
+    assert [float(e) for e in model.shifter.self_energies] == [-460.0, -0.5]
+    with open("run/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    rates = [float(row["learning_rate"]) for row in rows if row["learning_rate"]]
+    assert rates[0] == 0.01
+    assert set(rates) <= {0.01, 0.005}  # half of it is below tcrit
+    assert max(int(row["epoch"]) for row in rows if row["epoch"]) < 59
+
+
+def test_transfer_learning_leaves_frozen_layers_alone(shared, ani1x, tmp_path, monkeypatch):
+    """The published training file of ANI-1ccx, begun with ANI-1x."""
+    pytest.importorskip("lightning")
+    monkeypatch.chdir(tmp_path)
+    zoo = shared / "weights" / "ani-model-zoo" / "resources"
+    shutil.copytree(zoo / "ani-1x_8x" / "train3", tmp_path / "train3")
+    shutil.copy(zoo / "ani-1ccx_8x" / "train3" / "inputtrain.ipt", tmp_path / "train3")
+    water = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    x = water + 0.05 * np.random.default_rng(0).normal(size=(40, 3, 3))
+    with StoreWriter(tmp_path / "water.h5", {"energies": QUANTITIES["energies"]}) as writer:
+        writer.append(Block(np.tile([8, 1, 1], (40, 1)), x, {"energies": np.full(40, -76.4)}))
+    command = ["train", "train3/inputtrain.ipt", "data.path=water.h5", "tensorboard=false", "folder=run"]
+    assert main([*command, "trainer.accelerator=cpu", "trainer.max_epochs=2"]) == 0
+    model = anipot.load("run/model.safetensors")
+    for element in (0, 3):  # H and O were there
+        pairs = zip(ani1x[3].head[element].linears, model.head[element].linears, strict=True)
+        same = [bool((old.weight.float() == new.weight).all()) for old, new in pairs]
+        assert same == [True, False, True, False]

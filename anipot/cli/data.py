@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from typing import Any
 
-from anipot.cli import data_fetch
+from anipot.cli import data_fetch, data_report
 from anipot.cli.common import check_folder
 from anipot.cli.errors import UsageError
 
@@ -66,9 +65,10 @@ _SIZES = "a fraction such as train=0.8, a number of structures, or -1 for the re
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="files or folders, read as one data set")
     parser.add_argument("--layout", help="of the files; told from what is in them by default")
-    text = "where a label is, such as energies='wb97x_dz.energy [Hartree]'; a minus before the key for gradients"
+    text = "where a label is, such as energies='wb97x_dz.energy [Hartree]'; forces=-KEY for gradients, +KEY for forces"
     parser.add_argument("--field", action="append", default=[], metavar="NAME=KEY", help=text)
     parser.add_argument("--length", help="unit of coordinates, where the file does not say it")
+    parser.add_argument("--pbc", nargs=3, choices="TF", help="which axes are periodic, where the file does not say it")
 
 
 def _add_part(parser: argparse.ArgumentParser) -> None:
@@ -89,13 +89,9 @@ def _open(args: argparse.Namespace) -> Any:
     from anipot.data import open as open_dataset
     from anipot.data import read_split
 
-    fields = {}
-    for text in args.field:
-        name, equals, key = text.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
-        fields[name.strip()] = key.strip()
-    dataset = open_dataset(args.files, args.layout, fields or None, args.length)
+    fields = dict(map(_field, args.field))
+    pbc = None if args.pbc is None else [axis == "T" for axis in args.pbc]
+    dataset = open_dataset(args.files, args.layout, fields or None, args.length, pbc)
     split, part = getattr(args, "split", None), getattr(args, "part", None)
     if (split is None) != (part is None):
         raise UsageError("--split and --part come together")
@@ -107,102 +103,37 @@ def _open(args: argparse.Namespace) -> Any:
     return parts[part]
 
 
+def _field(text: str) -> tuple[str, Any]:
+    """Return the name of a quantity and where the file has it.
+
+    >>> _field("forces=+forces")[1].negate
+    False
+    """
+    from dataclasses import replace
+
+    from anipot.data import Field
+
+    name, equals, key = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
+    field = Field.parse(name, key.removeprefix("+"))
+    return name, replace(field, negate=False) if key.startswith("+") else field
+
+
 def _progress(text: str) -> str | None:
     """Return what a bar says, where there is somebody to see it."""
     return text if sys.stderr.isatty() else None
 
 
-def _facts(dataset: Any) -> dict[str, Any]:
-    source = dataset.source
-    sizes = [group.num_atoms for group in source.groups]
-    return {
-        "layout": source.layout,
-        "files": list(source.paths),
-        "structures": len(dataset),
-        "groups": len(source.groups),
-        "smallest": min(sizes, default=0),
-        "largest": max(sizes, default=0),
-        "periodic": source.periodic,
-        "quantities": {
-            name: {"unit": q.unit, "per_atom": q.per_atom, "shape": list(q.shape)}
-            for name, q in dataset.quantities.items()
-        },
-        "metadata": {name: value for name, value in source.metadata.items() if name != "molecules"},
-        "fingerprint": dataset.fingerprint,
-    }
-
-
 def _info(args: argparse.Namespace) -> int:
     dataset = _open(args)
-    facts = _facts(dataset)
     found = None if args.quick else dataset.statistics(_progress("reading"))
-    if args.json:
-        print(json.dumps(facts | ({} if found is None else found.to_dict()), indent=1, default=str))
-        return 0
-    _print_facts(facts)
-    if found is None:
-        for name, quantity in facts["quantities"].items():
-            print(f"  {name} [{quantity['unit']}]{' of each atom' if quantity['per_atom'] else ''}")
-    else:
-        _print_contents(found)
-        for name, spread in found.quantities.items():
-            print(f"  {name} [{spread.unit}]: {spread.structures} structures, missing in {spread.missing}")
-    return 0
+    return data_report.show(dataset, found, args.json, spreads=False)
 
 
 def _stats(args: argparse.Namespace) -> int:
     dataset = _open(args)
-    facts, found = _facts(dataset), dataset.statistics(_progress("reading"))
-    if args.json:
-        print(json.dumps(facts | found.to_dict(), indent=1, default=str))
-        return 0
-    _print_facts(facts)
-    _print_contents(found)
-    for name, spread in found.quantities.items():
-        print(f"  {name} [{spread.unit}]: {spread.structures} structures, missing in {spread.missing}")
-        if spread.structures:
-            print(
-                f"    mean {spread.mean:.6g}, standard deviation {spread.std:.6g}, RMS {spread.rms:.6g}, "
-                f"{spread.min:.6g} to {spread.max:.6g}, largest {spread.largest:.6g}"
-            )
-    if found.self_energies:
-        _print_self_energies(found)
-    return 0
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    print(f"{', '.join(facts['files'])}: {facts['layout']}")
-    sizes = f"{facts['smallest']} to {facts['largest']} atoms"
-    print(f"{facts['structures']} structures of {sizes} in {facts['groups']} groups")
-    for name, value in facts["metadata"].items():
-        text = str(value)
-        print(f"  {name}: {text if len(text) <= 200 else text[:200] + '…'}")
-
-
-def _print_contents(found: Any) -> None:
-    print(f"{found.atoms} atoms, {found.periodic} periodic structures")
-    for element, count in found.elements.items():
-        print(f"  {element}: {count} atoms in {found.structures_with[element]} structures")
-    print("structures by number of atoms:")
-    line = ""
-    for size, count in found.sizes.items():
-        part = f"  {size}: {count}"
-        if len(line) + len(part) > 100:
-            print(line)
-            line = ""
-        line += part
-    print(line)
-    print("labels:")
-
-
-def _print_self_energies(found: Any) -> None:
-    print(f"self energies from {found.compositions} compositions, Hartree (least squares; robust):")
-    for element, energy in found.self_energies.items():
-        print(f"  {element}: {energy:.8f}  {found.robust_self_energies[element]:.8f}")
-    print(
-        f"energies less self energies: mean {found.energy_mean:.6g}, standard deviation {found.energy_std:.6g} Hartree"
-    )
-    print(f"  per atom, robust standard deviation: {found.energy_std_per_atom:.6g} Hartree")
+    return data_report.show(dataset, dataset.statistics(_progress("reading")), args.json, spreads=True)
 
 
 def _limits(args: argparse.Namespace) -> dict[str, Any]:

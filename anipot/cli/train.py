@@ -1,4 +1,4 @@
-"""``anipot train``: a potential, or an ensemble, from a YAML file."""
+"""``anipot train``: a potential, or an ensemble, from a file of settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ run that was interrupted. Under torchrun, all processes train together. Recipes 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("train", help="train a potential", description=__doc__, epilog=_HELP)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, or a training file of NeuroChem (.ipt)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data.path=my.h5 optimizer.lr=1e-4")
     parser.add_argument("--show", action="store_true", help="print all settings with their values, and do nothing")
     parser.set_defaults(run=run)

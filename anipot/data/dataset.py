@@ -287,6 +287,7 @@ def open_dataset(
     layout: str | None = None,
     fields: Mapping[str, Any] | None = None,
     length: str | None = None,
+    pbc: bool | Sequence[bool] | None = None,
     transforms: Sequence[Transform] = (),
 ) -> AtomsDataset:
     """Open files as a data set; structures are read when they are needed.
@@ -295,7 +296,7 @@ def open_dataset(
     ----------
     path
         A file, several, or a folder of files that are read as one.
-    layout, fields, length
+    layout, fields, length, pbc
         As for ``anipot.data.source.open_source``: told from the file where it says them.
     transforms
         Applied to every block that is read.
@@ -307,4 +308,4 @@ def open_dataset(
     """
     from anipot.data.source import open_source
 
-    return AtomsDataset(open_source(path, layout, fields, length), transforms=transforms)
+    return AtomsDataset(open_source(path, layout, fields, length, pbc), transforms=transforms)

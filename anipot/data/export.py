@@ -106,10 +106,11 @@ class _Journal:
             found = json.loads(self.path.read_text("utf-8"))
             if found["data"] != data:
                 raise DataError(f"{partial} is an interrupted copy of something else; remove it to begin anew")
-            if os.path.getsize(partial) >= found["bytes"]:
+            if os.path.getsize(partial) >= found["bytes"] > 0:
                 self.facts = found
                 return
-        partial.unlink(missing_ok=True)
+        for begun in (partial, Path(f"{partial}-journal")):  # SQLite would take up the latter
+            begun.unlink(missing_ok=True)
         self.write(0, 0)
 
     def write(self, done: int, size: int) -> None:
@@ -153,8 +154,9 @@ def _write_ase_db(dataset: AtomsDataset, path: Path, journal: _Journal, facts: A
     from ase.db import connect
 
     database = connect(path, type="db", use_lock_file=False)
-    if not len(database):
+    if not journal.facts["bytes"]:
         database.metadata = _metadata(dataset, facts)
+        journal.write(0, os.path.getsize(path))  # only now are all tables there
     for frames in _chunks(dataset, len(database), path, progress):  # transactions are whole or not there
         with database:
             for atoms in frames:

@@ -129,7 +129,7 @@ def smallest_distances(block: Block) -> NDArray[np.float64]:
     repeats = np.zeros(0, dtype=np.int64)
     if block.pbc is not None and block.cell is not None:
         repeats = np.flatnonzero(_any(block.pbc))
-        cell = np.where(block.pbc[repeats][:, :, None], block.cell[repeats], 0.0)
+        cell = np.where(block.pbc[repeats][:, :, None] & np.isfinite(block.cell[repeats]), block.cell[repeats], 0.0)
         inverse = np.linalg.pinv(cell)
     for step in range(1, block.num_atoms):  # pairs of atoms that are ``step`` apart, for all structures at once
         difference = x[:, step:] - x[:, :-step]
@@ -142,7 +142,7 @@ def smallest_distances(block: Block) -> NDArray[np.float64]:
 
 
 def structure_keys(block: Block) -> NDArray[np.uint64]:
-    """Return 64 bits (n,) for each structure: equal where species, coordinates (to 1e-5 Å) and cells are.
+    """Return 64 bits (n,) for each structure: equal where species, coordinates (to 1e-6 Å) and cells are.
 
     >>> from anipot.data.memory import block_of_arrays
     >>> keys = structure_keys(block_of_arrays([1, 1], np.array([[[0, 0, 0], [0, 0, z]] for z in (0.7, 0.8, 0.7)])))
@@ -151,12 +151,12 @@ def structure_keys(block: Block) -> NDArray[np.uint64]:
     """
     real = block.species > 0
     with np.errstate(invalid="ignore"):
-        whole = np.rint(np.where(real[:, :, None], block.coordinates, 0.0) * 1e5).astype(np.int64)
+        whole = np.rint(np.where(real[:, :, None], block.coordinates, 0.0) * 1e6).astype(np.int64)
         parts = [np.where(real, block.species, -1)[:, :, None], whole]
         numbers = np.concatenate(parts, axis=2).reshape(len(block), -1)
         if block.pbc is not None and block.cell is not None and block.pbc.any():
             cell = np.where(_any(block.pbc)[:, None, None], block.cell, 0.0)
-            lattice = np.rint(cell * 1e5).astype(np.int64).reshape(len(block), 9)
+            lattice = np.rint(cell * 1e6).astype(np.int64).reshape(len(block), 9)
             numbers = np.concatenate([numbers, lattice, block.pbc.astype(np.int64)], axis=1)
     with np.errstate(over="ignore"):
         seats = mix(np.arange(numbers.shape[1], dtype=np.uint64))

@@ -54,9 +54,11 @@ class Limits:
         if self.elements is not None:
             known = [atomic_number(element) for element in self.elements]
             keep &= (~real | np.isin(block.species, known)).all(axis=1)
-        if self.min_atoms is not None or self.max_atoms is not None:
-            sizes = real.sum(axis=1)
-            keep &= (sizes >= (self.min_atoms or 0)) & (sizes <= (self.max_atoms or sizes.max(initial=0)))
+        sizes = real.sum(axis=1)
+        if self.min_atoms is not None:
+            keep &= sizes >= self.min_atoms
+        if self.max_atoms is not None:
+            keep &= sizes <= self.max_atoms
         if self.max_force is not None:
             lengths = np.linalg.norm(_label(block, "forces"), axis=2)
             keep &= (np.where(real, lengths, 0.0) <= self.max_force).all(axis=1)

@@ -94,6 +94,14 @@ class EnergiesByComposition:
         """How many compositions have energies."""
         return 0 if self.sums is None else len(self.sums.keys)
 
+    @property
+    def determined(self) -> bool:
+        """Whether the compositions tell all elements apart, so that there is one best self energy for each."""
+        if (sums := self.sums) is None:
+            return False
+        atoms = sums.atoms[:, sums.atoms.any(axis=0)].astype(np.float64)
+        return int(np.linalg.matrix_rank(atoms)) == atoms.shape[1]
+
     def least_squares(self) -> dict[str, float]:
         """Return the self energy of each element in Hartree that fits all energies best, in the sense of least squares.
 

@@ -73,6 +73,8 @@ class Statistics:
         Hartree: least squares over all energies, exactly; of the smallest norm where elements cannot be told apart.
     robust_self_energies
         Hartree: the same, not moved by single absurd energies.
+    self_energies_determined
+        Whether the compositions tell all elements apart.
     energy_mean, energy_std
         Hartree: of energies less ``self_energies``, over all structures.
     energy_std_per_atom
@@ -89,6 +91,7 @@ class Statistics:
     quantities: dict[str, Spread] = field(default_factory=dict)
     self_energies: dict[str, float] = field(default_factory=dict)
     robust_self_energies: dict[str, float] = field(default_factory=dict)
+    self_energies_determined: bool | None = None
     energy_mean: float | None = None
     energy_std: float | None = None
     energy_std_per_atom: float | None = None
@@ -148,6 +151,7 @@ def statistics(dataset: AtomsDataset, progress: str | None = None) -> Statistics
     found.compositions = energies.num_compositions
     if found.compositions:
         found.self_energies, found.robust_self_energies = energies.least_squares(), energies.robust()
+        found.self_energies_determined = energies.determined
         found.energy_mean, found.energy_std = energies.residual(found.self_energies)
         found.energy_std_per_atom = energies.spread_per_atom(found.robust_self_energies)[1]
     return found
@@ -178,8 +182,8 @@ class _Moments:
         self.squares += squares + step * step * self.count * good.size / total
         self.mean += step * good.size / total
         self.count = total
-        lengths = np.linalg.norm(values, axis=-1) if self.quantity.shape == (3,) else np.abs(values)
-        largest = float(lengths[np.isfinite(lengths)].max(initial=0.0))
+        known = np.where(finite, values, 0.0)
+        largest = float((np.linalg.norm(known, axis=-1) if self.quantity.shape == (3,) else np.abs(known)).max())
         self.range = [
             min(self.range[0], float(good.min())),
             max(self.range[1], float(good.max())),

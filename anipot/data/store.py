@@ -136,5 +136,6 @@ def _origin(source: Source) -> str | None:
 def _digest(source: Source) -> str:
     """Tell one source from another: files and sizes, groups, and what is read of them."""
     files = [(os.path.basename(path), os.path.getsize(path)) for path in source.paths]
-    text = repr((files, list(source.groups), sorted(source.quantities.items()), getattr(source, "columns", None)))
+    read = getattr(source, "columns", None), getattr(source, "identity", None)
+    text = repr((files, list(source.groups), sorted(source.quantities.items()), read))
     return hashlib.sha256(text.encode()).hexdigest()

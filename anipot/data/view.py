@@ -42,7 +42,10 @@ class DatasetSource:
         self.metadata: Mapping[str, object] = source.metadata
         self.grouped_by_molecule = getattr(source, "grouped_by_molecule", False)
         self.rows_of_file = getattr(source, "rows_of_file", False)
-        self.columns = identity(dataset)
+        #: Where the file has the quantities; not known of what transforms made.
+        self.columns = () if dataset.transforms else getattr(source, "columns", ())
+        #: Tells what this gives from what other selections and transforms give.
+        self.identity = identity(dataset)
 
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
         """Return structures of a group, by a slice or by ascending numbers among those that are left."""

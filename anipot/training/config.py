@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from anipot.training.neurochem import neurochem_settings
 from anipot.training.optimizers import OptimizerSettings
 from anipot.training.outputs import ModelOutput
 from anipot.training.schedules import ScheduleSettings
@@ -246,7 +247,7 @@ def read_settings(path: str | os.PathLike[str] | None, overrides: Sequence[str] 
     Parameters
     ----------
     path
-        File; none for the defaults.
+        YAML file, or a training file of NeuroChem (.ipt); none for the defaults.
     overrides
         Values are YAML.
 
@@ -257,24 +258,29 @@ def read_settings(path: str | os.PathLike[str] | None, overrides: Sequence[str] 
     """
     import yaml
 
-    plain: dict[str, Any] = {}
-    if path is not None:
-        if not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from error
-        if loaded is not None and not isinstance(loaded, dict):
-            raise ValueError(f"{path} holds {type(loaded).__name__}, expected settings by name")
-        plain = loaded or {}
-        plain.setdefault("folder", f"runs/{Path(path).stem}")
+    plain = {} if path is None else _read(Path(path))
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise ValueError(f"expected key=value, got {text!r}")
         _set(plain, key.split("."), yaml.safe_load(value), text)
     return parse(plain, str(path or "settings"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".ipt":
+        return neurochem_settings(path)
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ValueError(f"{path} holds {type(loaded).__name__}, expected settings by name")
+    return {"folder": f"runs/{path.stem}"} | (loaded or {})
 
 
 def _set(plain: Any, keys: list[str], value: Any, text: str) -> None:
