@@ -80,7 +80,7 @@ def open_data(settings: DataSettings, path: Any, say: Callable[[str], None] = pr
     if path is None:
         path = published_file(str(settings.published))
     transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
-    dataset = data.open(path, settings.layout, settings.fields, settings.length, transforms)
+    dataset = data.open(path, settings.layout, settings.fields, settings.length, transforms=transforms)
     if settings.checks not in ("refuse", "skip", "ignore"):
         raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
     if settings.checks != "ignore":
