@@ -100,6 +100,12 @@ def test_workers_change_nothing(dataset, workers):
             assert torch.equal(a.properties["energies"], b.properties["energies"])
 
 
+def test_workers_take_any_transform(dataset):
+    shifted = dataset.with_transforms(lambda block: replace(block, coordinates=block.coordinates + 100))
+    batches = small_pools(shifted.batches(50, memory=0, workers=1))
+    assert min(float(batch.coordinates[batch.species > 0].min()) for batch in batches) > 50
+
+
 def small_pools(batches):
     """Cut an order of thousands into several pools and chunks, as that of millions is."""
     dataset = batches.dataset

@@ -169,6 +169,13 @@ def test_energies_far_outside():
     assert "its energy of 0.000000 Hartree is +37." in str(report)
 
 
+def test_equal_energies_are_no_measure():
+    energies = np.full(100, -1.0)
+    energies[[3, 4]] += 1e-9, 1.0
+    dataset = AtomsDataset.from_arrays([1], np.zeros((100, 1, 3)), energies=energies)
+    assert dataset.check(max_deviation=20.0).rows.between(0, 100).tolist() == [4]
+
+
 def test_duplicates():
     def change(block: Block) -> None:
         for to, of in ((100, 7), (5000, 7), (4000, 3999), (200, 9)):

@@ -148,6 +148,8 @@ def test_errors(store, tmp_path, monkeypatch, capsys, args, message):
 def test_units_are_asked_for(shared, capsys):
     path = str(shared / "data" / "bpa3_wb97x" / "train_300K.xyz")
     assert main(["data", "info", path]) == 2
-    assert "units of energies, forces are not in the file; say them" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "units of energies, forces are not in the file; say them" in message
+    assert "--field 'NAME=KEY [UNIT]'" in message
     assert main(["data", "info", path, "--field", "energies=energy [eV]", "--field", "forces=forces [eV/Å]"]) == 0
     assert "500 structures of 27 to 27 atoms" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,14 @@ def test_transforms_must_keep_the_structures():
     dataset = dataset_of([(5, 2)]).with_transforms(lambda block: block.take(np.arange(2)))
     with pytest.raises(DataError, match="made 2 structures of 5; to leave some out use filter"):
         list(dataset.blocks())
+
+
+def test_transforms_must_say_what_they_add():
+    def add(block):
+        return replace(block, properties={**block.properties, "gap": np.zeros(len(block))})
+
+    with pytest.raises(DataError, match="the transforms made 'gap', which the data do not hold"):
+        list(dataset_of([(5, 2)]).with_transforms(add).blocks())
 
 
 def test_filters():

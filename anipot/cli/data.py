@@ -86,12 +86,17 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(args: argparse.Namespace) -> Any:
+    from anipot.data import DataError, read_split
     from anipot.data import open as open_dataset
-    from anipot.data import read_split
 
     fields = dict(map(_field, args.field))
     pbc = None if args.pbc is None else [axis == "T" for axis in args.pbc]
-    dataset = open_dataset(args.files, args.layout, fields or None, args.length, pbc)
+    try:
+        dataset = open_dataset(args.files, args.layout, fields or None, args.length, pbc)
+    except DataError as error:
+        asked = " fields=" in str(error) or "length=" in str(error)
+        hint = "\nfields and length are here --field 'NAME=KEY [UNIT]' and --length UNIT" if asked else ""
+        raise UsageError(f"{error}{hint}") from error
     split, part = getattr(args, "split", None), getattr(args, "part", None)
     if (split is None) != (part is None):
         raise UsageError("--split and --part come together")

@@ -130,6 +130,8 @@ class AtomsDataset(Reader):
                 raise IndexError(f"there is no structure {i}; the data set has {len(self)}")
             ((_, block),) = self.pieces(self.selection.at([int(i) % len(self)]))
             return block
+        if isinstance(i, slice):
+            return self.subset(np.arange(*i.indices(len(self))))
         return self.subset(np.arange(len(self))[i])
 
     def select(self, selection: Rows) -> AtomsDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,16 @@ class MemorySource:
         ]
         self.periodic = any(b.pbc is not None and bool(b.pbc.any()) for b in self._blocks)
         self.metadata: Mapping[str, object] = dict(metadata or {})
+
+    @property
+    def digest(self) -> int:
+        """What tells these structures from others."""
+        found = 0
+        for block in self._blocks:
+            for array in (block.species, block.coordinates, block.cell, block.pbc, *block.properties.values()):
+                if array is not None:
+                    found = zlib.crc32(np.ascontiguousarray(array).tobytes(), found)
+        return found
 
     def read(self, group: int, rows: slice | NDArray[np.int64]) -> Block:
         """Return structures of a group, by a slice or by ascending numbers."""

@@ -13,6 +13,9 @@ from anipot.data.faults import Fault
 from anipot.data.self_energies import EnergiesByComposition
 from anipot.elements import MAX_ATOMIC_NUMBER, atomic_number
 
+#: Hartree per atom: equal energies would make any other an outlier.
+SMALLEST_SPREAD = 1e-6
+
 
 class TypicalEnergies:
     """What energies per atom are usual once self energies are taken off, by a fit that bad ones do not move.
@@ -34,7 +37,8 @@ class TypicalEnergies:
         values = collected.robust()
         for element, energy in values.items():
             self.table[atomic_number(element)] = energy
-        self.median, self.spread = collected.spread_per_atom(values)
+        self.median, spread = collected.spread_per_atom(values)
+        self.spread = max(spread, SMALLEST_SPREAD)
 
     def fault(self, block: Block, impossible: NDArray[np.bool_]) -> Fault:
         """Find energies beyond the limit among the structures that are not impossible anyway."""
@@ -48,6 +52,6 @@ class TypicalEnergies:
             far,
             lambda i: (
                 f"its energy of {energies[i]:.6f} Hartree is {off[i]:+.4g} Hartree per atom off the median, "
-                f"{abs(off[i]) / max(self.spread, 1e-300):.3g} robust standard deviations"
+                f"{abs(off[i]) / self.spread:.3g} robust standard deviations"
             ),
         )

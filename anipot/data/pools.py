@@ -44,8 +44,9 @@ class PoolReader(Dataset[Any]):
         self._process = os.getpid()
 
     def __getitem__(self, pool: tuple[int, int]) -> tuple[Packed, Tensor, list[int]]:
-        if os.getpid() != self._process:  # forked: open files must not be shared
-            self.dataset = pickle.loads(pickle.dumps(self.dataset))
+        if os.getpid() != self._process and self.dataset.source.paths:  # forked: open files must not be shared
+            source = pickle.loads(pickle.dumps(self.dataset.source))
+            self.dataset = type(self.dataset)(source, self.dataset.selection, self.dataset.transforms)
             self._process = os.getpid()
         dataset = self.dataset
         batches = self.order.batches(*pool, lambda at: dataset.sizes(dataset.selection.at(at)))

@@ -116,6 +116,12 @@ class Reader:
                 raise DataError(
                     f"the transform {transform!r} made {len(block)} structures of {n}; to leave some out use filter"
                 )
+        unknown = [name for name in block.properties if self.transforms and name not in self.quantities]
+        if unknown:
+            raise DataError(
+                f"the transforms made {unknown[0]!r}, which the data do not hold; the one that makes it needs a method "
+                "quantities, which returns what blocks hold afterwards"
+            )
         return block
 
     def chunks(self, rows: int) -> NDArray[np.int64]:

@@ -86,7 +86,8 @@ def joined(blocks: Sequence[Block]) -> Block:
 def identity(dataset: AtomsDataset) -> str:
     """Return a hash of all that decides what a data set gives: files, rows, quantities, transforms."""
     files = [(os.path.basename(path), os.path.getsize(path)) for path in dataset.source.paths]
-    text = repr((files, dataset.fingerprint, sorted(dataset.quantities), dataset.transforms))
+    memory = getattr(dataset.source, "digest", None)  # of a source without files
+    text = repr((files, memory, dataset.fingerprint, sorted(dataset.quantities), dataset.transforms))
     digest = hashlib.sha256(text.encode())
     size = dataset.num_rows
     for start, stop in pairwise([*range(0, size, 1 << 22), size]):

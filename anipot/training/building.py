@@ -162,7 +162,7 @@ def _known(potential: Potential) -> dict[str, Any]:
 
 
 def freeze(potential: nn.Module, patterns: Sequence[str]) -> None:
-    """Leave parameters as they are whose names fit one of the patterns.
+    """Leave parameters as they are whose names, or those of the modules that they are in, fit one of the patterns.
 
     Raises
     ------
@@ -172,13 +172,14 @@ def freeze(potential: nn.Module, patterns: Sequence[str]) -> None:
     Examples
     --------
     >>> model = build_potential(ModelSettings(), ["H", "O"])
-    >>> freeze(model, ["head.*.linears.1.*"])
+    >>> freeze(model, ["head.*.linears.1"])
     >>> sum(not parameter.requires_grad for parameter in model.parameters())
     4
     """
     for pattern in patterns:
-        fitting = [p for name, p in potential.named_parameters() if fnmatchcase(name, pattern)]
-        fitting += [p for name, p in potential.named_parameters() if name.startswith(f"{pattern}.")]
+        wanted = (pattern, f"{pattern}.*")
+        named = potential.named_parameters()
+        fitting = [p for name, p in named if any(fnmatchcase(name, one) for one in wanted)]
         if not fitting:
             names = ", ".join(name for name, _ in potential.named_parameters())
             raise ValueError(f"model.freeze: no parameter fits {pattern!r}; there are {names}")

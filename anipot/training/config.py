@@ -59,8 +59,8 @@ class DataSettings:
         File, files or folder.
     published
         Name of a published data set, such as rmd17:ethanol, which is downloaded where there is no path.
-    layout, fields, length
-        As for anipot.data.open_source: what the file is, where it has what in which unit.
+    layout, fields, length, pbc
+        As for anipot.data.open: what the file is, where it has what in which unit, and whether it is periodic.
     validation, test
         Files of these parts, where they have files of their own; path is then divided without them, and a fraction
         for train means all that is left.
@@ -89,6 +89,7 @@ class DataSettings:
     layout: str | None = None
     fields: dict[str, Any] | None = None
     length: str | None = None
+    pbc: bool | list[bool] | None = None
     validation: str | list[str] | None = None
     test: str | list[str] | None = None
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -123,7 +124,7 @@ class ModelSettings:
     start_from
         A file, the folder of a run or a name in the zoo: its weights are trained further.
     freeze
-        Patterns of the names of parameters that stay as they are, such as head.*.linears.1.*
+        Patterns of the names of parameters that stay as they are, such as head.*.linears.1
     standardise
         Whether networks see features of mean 0 and size 1, where the representation has nothing to learn; by default
         so, unless the model starts from another.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ class Parts:
 
 
 def open_parts(
-    settings: DataSettings, fold: tuple[int, int] | None = None, say: Callable[[str], None] = print
+    settings: DataSettings,
+    names: Sequence[str],
+    fold: tuple[int, int] | None = None,
+    say: Callable[[str], None] = print,
 ) -> Parts:
     """Open the data of a training and divide them.
 
@@ -43,6 +46,8 @@ def open_parts(
     ----------
     settings
         Of the data.
+    names
+        Labels that are needed; others are left in the file.
     fold
         Which of how many folds is the validation, for cross-validation; training and validation data are divided anew.
     say
@@ -55,8 +60,8 @@ def open_parts(
     """
     if settings.path is None and settings.published is None:
         raise ValueError("data.path is not set: give the file, files or folder of the data, as in data.path=my.h5")
-    whole = open_data(settings, settings.path, say)
-    apart = {name: open_data(settings, path, say) for name in PARTS[1:] if (path := getattr(settings, name))}
+    whole = open_data(settings, settings.path, names, say)
+    apart = {name: open_data(settings, path, names, say) for name in PARTS[1:] if (path := getattr(settings, name))}
     found = _from_file(whole, settings) if settings.split.file else _divided(whole, settings, apart)
     found |= apart
     for name in PARTS[:2]:
@@ -75,12 +80,28 @@ def open_parts(
     return Parts(found["train"], found["validation"], test, known or found["train"])
 
 
-def open_data(settings: DataSettings, path: Any, say: Callable[[str], None] = print) -> AtomsDataset:
-    """Open files, or the published data set of the settings, and leave out what the settings leave out."""
+def open_data(
+    settings: DataSettings, path: Any, names: Sequence[str], say: Callable[[str], None] = print
+) -> AtomsDataset:
+    """Open files, or the published data set of the settings, and leave out what the settings leave out.
+
+    Raises
+    ------
+    ValueError
+        If the data have no labels of the names that are needed, or are bad and to be refused.
+    """
     if path is None:
         path = published_file(str(settings.published))
     transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
-    dataset = data.open(path, settings.layout, settings.fields, settings.length, transforms=transforms)
+    told = {"layout": settings.layout, "fields": settings.fields, "length": settings.length, "pbc": settings.pbc}
+    dataset = data.open(path, **told, transforms=transforms)  # type: ignore[arg-type]
+    missing = [name for name in names if name not in dataset.quantities]
+    if missing:
+        known = ", ".join(dataset.quantities) or "none"
+        raise ValueError(
+            f"outputs: the data have no {missing[0]}; they have {known} (data.fields tells where labels are)"
+        )
+    dataset = dataset.with_transforms(data.Keep(list(names)))
     if settings.checks not in ("refuse", "skip", "ignore"):
         raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
     if settings.checks != "ignore":

@@ -92,8 +92,8 @@ def evaluate(
     batch_size
         Structures that are computed together.
     relative
-        Whether to compare energies of conformers of one molecule: structures of one group of the file that have the
-        same atoms in the same order. It keeps an energy for each structure.
+        Whether to compare energies of conformers of one molecule, where the data tell which these are: by a label
+        ``molecule``, by groups of the file, or since there is no other molecule. It keeps an energy for each structure.
     progress
         What a progress bar says; none by default.
 
@@ -181,20 +181,28 @@ class _Conformers:
 
     def __init__(self, dataset: AtomsDataset) -> None:
         self.dataset = dataset
+        self.named = "molecule" in dataset.quantities
+        self.grouped = bool(getattr(dataset.source, "grouped_by_molecule", False))
         self.molecules: dict[tuple[int, bytes], list[float]] = {}
 
     def add(self, batch: Batch, wrong: Tensor) -> None:
         """Take in the errors of a batch."""
-        group = self.dataset.group_of(batch.index.cpu().numpy())
+        numbers = np.zeros(len(batch), dtype=np.int64)
+        if self.named:
+            numbers = batch.properties["molecule"].cpu().numpy().astype(np.int64)
+        elif self.grouped:
+            numbers = self.dataset.group_of(batch.index.cpu().numpy())
         species = batch.species.cpu().numpy().astype(np.int8)
         for i, value in enumerate(wrong.tolist()):
-            if value == value:
-                key = int(group[i]), species[i][species[i] > 0].tobytes()
+            if value == value:  # labelled
+                key = int(numbers[i]), species[i][species[i] > 0].tobytes()
                 self.molecules.setdefault(key, []).append(value)
 
     def sums(self) -> Sums:
         """Return the errors of the differences of all pairs of conformers of each molecule."""
         found = Sums()
+        if not (self.named or self.grouped) and len(self.molecules) > 1:
+            return found  # nobody knows which structures are of one molecule
         for values in self.molecules.values():
             found.count += len(values) * (len(values) - 1) // 2
             size, square = pair_sums(np.array(values))

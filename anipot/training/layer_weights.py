@@ -27,31 +27,31 @@ class Contributions(Callback):
     """
 
     def __init__(self, representation: ScSchNet, folder: str | os.PathLike[str], every: int = 100) -> None:
-        self.log, self.folder = ContributionLog(representation, every), Path(folder)
+        self.record, self.folder = ContributionLog(representation, every), Path(folder)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was recorded."""
-        return {"steps": list(self.log.steps), "values": self.log.values}
+        return {"steps": list(self.record.steps), "values": self.record.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
-        self.log.restore(state_dict["steps"], state_dict["values"])
+        self.record.restore(state_dict["steps"], state_dict["values"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the contributions for a batch, now and then."""
-        if trainer.global_step % self.log.every or not len(batch.species):
+        if trainer.global_step % self.record.every or not len(batch.species):
             return
         potential: Any = pl_module.potential
         index = potential.converter.convert(batch.species)
-        self.log(trainer.global_step, (index, batch.coordinates), batch.cell, batch.pbc)
+        self.record(trainer.global_step, (index, batch.coordinates), batch.cell, batch.pbc)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files."""
-        if trainer.is_global_zero and len(self.log.steps):
-            self.log.write_csv(self.folder / "contributions.csv")
-            axes: Any = self.log.plot()
+        if trainer.is_global_zero and len(self.record.steps):
+            self.record.write_csv(self.folder / "contributions.csv")
+            axes: Any = self.record.plot()
             axes.figure.savefig(self.folder / "contributions.png", dpi=150)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anipot.blueprints import describe
+from anipot.data import write_split
 from anipot.ensembles import EnsemblePotential
 from anipot.head import ANIModel, Ensemble
 from anipot.potential import Potential
@@ -18,7 +19,7 @@ from anipot.training.data import open_parts
 from anipot.training.evaluation import evaluate, to_json
 from anipot.training.folder import RESULTS, RunFolder
 from anipot.training.pictures import draw
-from anipot.training.run import facts_of, in_words, known_outputs, train
+from anipot.training.run import SPLIT, facts_of, in_words, known_outputs, own_parts, train
 
 
 def train_all(settings: TrainingSettings) -> Path:
@@ -58,7 +59,8 @@ def _join(folder: RunFolder, settings: TrainingSettings) -> None:
     if folder.results is not None and folder.results.get("members") == own:
         return
     potential = joined(members, settings.model.name)
-    parts = open_parts(settings.data, say=lambda text: None)
+    parts = open_parts(settings.data, [output.property for output in settings.outputs], say=lambda text: None)
+    write_split(folder / SPLIT, own_parts(parts))
     outputs = known_outputs(settings.outputs, parts)
     results: dict[str, Any] = {"members": own}
     if parts.test is not None:

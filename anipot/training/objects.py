@@ -63,9 +63,17 @@ def call(
             raise ValueError(f"{where}: {name} has no argument {key!r}{hint} {', '.join(taken) or 'none'}")
     given = {key: value for key, value in (known or {}).items() if key in (taken or ()) and key not in arguments}
     try:
-        return function(**given, **arguments)
+        return function(*_first(function, known or {}), **given, **arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {name}: {error}") from error
+
+
+def _first(function: Callable[..., Any], known: Mapping[str, Any]) -> list[Any]:
+    """Return the first argument of a class method that takes it without a name: that of the constructor."""
+    kinds = [parameter.kind for parameter in _signature(function)]
+    names = parameters_of(getattr(function, "__self__", function)) or []
+    nameless = kinds[:1] == [inspect.Parameter.POSITIONAL_ONLY]
+    return [known[names[0]]] if nameless and names and names[0] in known else []
 
 
 def parts(settings: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -129,13 +137,17 @@ def _below(found: Any, rest: list[str], name: str, where: str) -> Callable[..., 
 
 def parameters_of(function: Callable[..., Any]) -> list[str] | None:
     """Return the names of arguments that can be given, or None if any can."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
+    parameters = _signature(function)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         # of a subclass that hands everything to its base
         bases = function.__mro__[1:] if inspect.isclass(function) else ()
         return next((names for base in bases if (names := parameters_of(base))), None)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [parameter.name for parameter in parameters if parameter.kind in kinds]
+
+
+def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # of some functions in C
+        return [inspect.Parameter("anything", inspect.Parameter.VAR_KEYWORD)]

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from anipot.data.split_files import write_split
+from anipot.data import AtomsDataset, write_split
 from anipot.potential import Potential
 from anipot.training.averaging import EMA
 from anipot.training.building import build_potential, freeze, start_from
@@ -34,8 +34,15 @@ from anipot.training.layers import Scales
 from anipot.training.metrics_file import MetricsFile
 from anipot.training.outputs import ModelOutput
 from anipot.training.pictures import draw, plot_curves
+from anipot.training.predict import OF_ENERGY
 from anipot.training.progress import Progress
-from anipot.training.starting import elements_in, scale_outputs, set_self_energies, standardise_inputs
+from anipot.training.starting import (
+    elements_in,
+    scale_outputs,
+    set_self_energies,
+    silence_energies,
+    standardise_inputs,
+)
 from anipot.training.task import AtomisticTask
 
 #: Where the split of a run is written.
@@ -99,7 +106,8 @@ class Run:
         self.settings, self.folder = settings, folder
         member = settings.member or 0
         fold = (member, settings.members) if settings.folds else None
-        self.parts: Parts = open_parts(settings.data, fold, folder.say)
+        names = [output.property for output in settings.outputs]
+        self.parts: Parts = open_parts(settings.data, names, fold, folder.say)
         self.outputs = known_outputs(settings.outputs, self.parts)
         potential, scales = folder.start() or self._new_start(member)
         freeze(potential, settings.model.freeze)
@@ -128,18 +136,16 @@ class Run:
         scales = standardise_inputs(potential, train) if standardise and fixed else Scales()
         size = 1.0 if old and model.output_scale is None else model.output_scale
         scale_outputs(potential, self.outputs, statistics, size, not old, scales)
+        if not any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs):
+            silence_energies(potential)
+            say("no energies are trained: those of the model are zero")
         weights = sum(parameter.numel() for parameter in potential.parameters())
         say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
         potential.details = dict(settings.details)
         self.folder.save_start(potential, scales)
         if self.folder.first:
-            self._write_split()
+            write_split(self.folder / SPLIT, own_parts(self.parts))
         return potential, scales
-
-    def _write_split(self) -> None:
-        parts = self.parts.named()
-        own = {name: part for name, part in parts.items() if part.fingerprint == self.parts.train.fingerprint}
-        write_split(self.folder / SPLIT, own)
 
     def _task(self, potential: Potential, scales: Scales) -> AtomisticTask:
         settings = self.settings
@@ -257,21 +263,13 @@ class _Rewind(Callback):
 
 
 def known_outputs(outputs: list[ModelOutput], parts: Parts) -> list[ModelOutput]:
-    """Return the outputs with units and shapes that the data tell.
+    """Return the outputs with units and shapes that the data tell."""
+    return [changed(output, quantity=parts.train.quantities[output.property]) for output in outputs]
 
-    Raises
-    ------
-    ValueError
-        If the training data have no such labels.
-    """
-    found = []
-    for output in outputs:
-        quantity = parts.train.quantities.get(output.property)
-        if quantity is None:
-            known = ", ".join(parts.train.quantities) or "none"
-            raise ValueError(f"outputs: the data have no {output.property}; they have {known}")
-        found.append(changed(output, quantity=quantity))
-    return found
+
+def own_parts(parts: Parts) -> dict[str, AtomsDataset]:
+    """Return the parts that were made of one data set."""
+    return {name: part for name, part in parts.named().items() if part.fingerprint == parts.train.fingerprint}
 
 
 def _bar(text: str) -> str | None:

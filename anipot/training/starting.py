@@ -247,6 +247,17 @@ def _scale(
             scales.outputs |= {names[id(p)]: size for p in (last.weight, last.bias) if p is not None}
 
 
+def silence_energies(potential: Potential) -> None:
+    """Let a potential that learns other properties alone return energies of zero, not those of random networks."""
+    for name, network in networks_of(potential):
+        if name.startswith("head."):
+            last = layers_of(network)[-1]
+            for parameter in (last.weight, last.bias):
+                if parameter is not None:
+                    nn.init.zeros_(parameter)
+    potential.shifter.self_energies.zero_()
+
+
 def elements_in(statistics: Statistics) -> list[str]:
     """Return the symbols of the elements that occur, by atomic number."""
     from anipot.elements import atomic_number

@@ -112,6 +112,8 @@ def read_any(place: str | os.PathLike[str], entries: Mapping[str, Entry]) -> Pot
     from anipot.interfaces.neurochem import find_ensembles, read_ensemble, read_files
 
     path = Path(place).expanduser()
+    inside = (path / f"model{_OWN}", path / f"{path.name}{_OWN}")  # folder of a run, or what `anipot export` made of it
+    path = next((file for file in inside if file.is_file()), path)
     if path.is_file() and path.suffix in (_OWN, *_STATE_DICTS):
         return read_file(path)
     found = find_ensembles(path)
