@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from anipot.potential import Potential
 from anipot.storage import load_model
@@ -90,7 +90,7 @@ class RunFolder:
             f"outputs.{name}": torch.tensor(value, dtype=torch.float64) for name, value in scales.outputs.items()
         }
         tensors["none"] = torch.zeros(1)  # a file must have something in it
-        replace(self.path / SCALES, lambda path: save_file(tensors, path))
+        replace(self.path / SCALES, lambda path: path.write_bytes(save(tensors)))
         replace(self.path / START, lambda path: potential.save(path))
 
     def start(self) -> tuple[Potential, Scales] | None:
