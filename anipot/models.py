@@ -29,10 +29,10 @@ def load(
     Parameters
     ----------
     name_or_path
-        ``"ani2x"``, ``"ANI-2x"`` or the name of an imported model; by default ``"mini"``, a small model of H, C, N and O
-        that comes with the package; or the path of a safetensors file of ours, of a
+        ``"ani2x"``, ``"ANI-2x"`` or the name of an imported model; or the path of a safetensors file of ours, of a
         NeuroChem folder, zip or .info file, or of a TorchANI state dict (.pt). A name comes before a file of the same
-        name; ``"./ani2x"`` is the file.
+        name; ``"./ani2x"`` is the file. By default ``"mini"``, a small model of H, C, N and O that comes with the
+        package.
     model_index
         One member of the ensemble; all by default.
     periodic_table_index

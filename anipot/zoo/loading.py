@@ -37,7 +37,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Potential:
-    """Return a model by name: from the package, from the cache, else from ``$ANIPOT_ZOO``, else from where it was published.
+    """Return a model by name: from package or cache, else from ``$ANIPOT_ZOO``, else from where it was published.
 
     Parameters
     ----------
