@@ -121,7 +121,10 @@ def evaluate(
         predictions = predict(potential, batch, {output.predicted for output in outputs}, graph=False)
         for output in outputs:
             wrong = _add(found[output.property], potential, batch, predictions[output.predicted])
-            points[output.property].add(wrong, batch.properties[output.property])
+            label = batch.properties[output.property]
+            if output.property == "energies":  # without what composition alone explains, or there is nothing to see
+                label = label - potential.shifter.sae(potential.converter.convert(batch.species)).to(label)
+            points[output.property].add(wrong, label)
             if output.property == "energies" and conformers is not None:
                 conformers.add(batch, wrong)
     for name, one in found.items():

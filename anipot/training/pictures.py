@@ -49,8 +49,8 @@ def plot_predictions(path: Path, found: Mapping[str, OutputErrors], error_unit: 
     figure, axes = _panels(len(shown))
     for one, ax in zip(shown, axes, strict=False):
         label, prediction = (one.points * one.output.factor(error_unit)).T
-        offset = label.mean() if one.output.property == "energies" else 0.0  # total energies have too many digits
-        plot_parity(label - offset, prediction - offset, one.output.property, one.output.unit(error_unit), ax)
+        name = one.output.property + (" less self energies" if one.output.property == "energies" else "")
+        plot_parity(label, prediction, name, one.output.unit(error_unit), ax)
         total, factor = one.total, one.output.factor(error_unit)
         unit = one.output.unit(error_unit)
         ax.set_title(
@@ -69,9 +69,9 @@ def plot_by(path: Path, found: Mapping[str, OutputErrors], what: str, error_unit
         factor, unit = one.output.factor(error_unit), one.output.unit(error_unit)
         names = sorted(sums)
         values: list[Sums] = [sums[name] for name in names]
-        ax.bar([str(name) for name in names], [value.mae * factor for value in values])
-        if len(names) > 20:
-            ax.locator_params(axis="x", nbins=10)
+        ax.bar(names, [value.mae * factor for value in values])
+        if what == "size":
+            ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel={"size": "atoms"}.get(what, what), ylabel=f"MAE of {one.output.property} ({unit})")
     figure.savefig(path, dpi=150)
 
