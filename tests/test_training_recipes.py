@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 from training_data import write_frames
-from weights_at_hand import ROOT, reason_missing, use_weights
+from weights_at_hand import ROOT, SHARED, reason_missing, use_weights
 
 import anipot
 from anipot.training import read_settings, train
@@ -81,3 +81,31 @@ def test_the_ani_recipe_is_that_of_the_articles():
     assert (settings.schedule.factor, settings.schedule.patience, settings.schedule.stop_below) == (0.5, 100, 1e-5)
     assert settings.data.batch_size == 2560
     assert settings.loss_unit == "Hartree"
+
+
+#: A file of each layout, and what is said about it.
+LAYOUTS = {
+    "ani1_gdb_s01/ani_gdb_s01.h5": ["outputs=[{property: energies, scaling: sqrt_atoms}]"],
+    "ani1x_physicsml/ani1x.h5": ["data.fields={energies: wb97x_dz.energy, forces: wb97x_dz.forces}"],
+    "ani2x_diatomics/ani2x_minimal.hdf5": [],
+    "md17_ethanol/md17_ethanol_first2000.npz": [
+        'data.fields={energies: "E [kcal/mol]", forces: "F [kcal/mol/Å]"}',
+        "data.length=Å",
+        "data.limits={max_energy: 0.0}",
+    ],
+    "rmd17_ethanol_botnet/train.xyz": ['data.fields={energies: "energy [eV]", forces: "forces [eV/Å]"}'],
+    "spice_mini/SPICE-1.1.4_n2.hdf5": [],
+    "qm7x_250/qm7x_250_small.npz": ['data.fields={energies: "E [eV]", forces: "F [eV/Å]"}', "data.length=Å"],
+}
+
+
+@pytest.mark.parametrize("file", LAYOUTS)
+def test_every_layout_trains(file, tmp_path):
+    data = SHARED / "data" / file
+    if not data.exists():
+        pytest.skip(f"there is no {data}")
+    options = ["data.split={train: 40, validation: 7, test: 8}", "data.batch_size=32", "trainer.max_steps=2"]
+    options += ["data.checks=skip", "tensorboard=false", f"folder={tmp_path / 'run'}", f"data.path={data}"]
+    with mock.patch("anipot.training.run.draw"), mock.patch("anipot.training.run.plot_curves"):
+        folder = train(read_settings(None, [*options, *LAYOUTS[file]]))
+    assert anipot.load(folder).details["training"]["errors"]

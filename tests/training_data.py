@@ -23,6 +23,9 @@ class HandMade:
     pbc: Tensor | None = None
     properties: dict[str, Tensor] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.species)
+
     def to(self, device: Any) -> HandMade:
         def moved(value: Any) -> Any:
             return None if value is None else value.to(device)

@@ -70,6 +70,7 @@ class ModelOutput:
     def __post_init__(self) -> None:
         known: list[tuple[str, str, Sequence[str]]] = [("loss", self.loss, LOSSES)]
         known += [("metrics", metric, METRICS) for metric in self.metrics]
+        object.__setattr__(self, "metrics", tuple(self.metrics))
         allowed = ("atom", "molecule") if self.of.per_atom else SCALINGS
         if self.scaling is None:
             object.__setattr__(self, "scaling", allowed[0])

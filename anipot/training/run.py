@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from anipot.data import AtomsDataset, write_split
 from anipot.potential import Potential
@@ -306,11 +308,12 @@ def _devices(given: dict[str, Any]) -> dict[str, Any]:
     given.setdefault("devices", 1)
     several = given["devices"] != 1 or given.get("num_nodes", 1) != 1
     if several and "strategy" not in given:
-        # Not every element occurs in every batch; constants need not be sent.
+        # Not every element occurs in every batch; constants need not be sent, whatever the argument is called.
         backend = "gloo" if given["accelerator"] == "cpu" else None
-        given["strategy"] = DDPStrategy(
-            find_unused_parameters=True, broadcast_buffers=False, process_group_backend=backend
-        )
+        names = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        options: dict[str, Any] = {"find_unused_parameters": True, "process_group_backend": backend, sync: False}
+        given["strategy"] = DDPStrategy(**options)
     return given
 
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from anipot.ensembles import EnsemblePotential
 from anipot.potential import Potential
 from anipot.training.losses import over_processes
 from anipot.training.metrics import MeanTerms, error_metrics, update_errors
 from anipot.training.optimizers import OptimizerSettings
 from anipot.training.outputs import ModelOutput, terms_of
-from anipot.training.predict import BatchLike, predict
+from anipot.training.predict import OF_ENERGY, BatchLike, predict
 from anipot.training.schedules import ScheduleSettings
 
 
@@ -26,7 +27,7 @@ class AtomisticTask(LightningModule):
     Parameters
     ----------
     potential
-        Is trained in place.
+        Is trained in place. Heads that no output needs are frozen.
     outputs
         What is learned and reported.
     optimizer
@@ -94,6 +95,7 @@ class AtomisticTask(LightningModule):
         self._learned = [output for output in outputs if output.weight > 0]
         self._trained = {output.predicted for output in self._learned}
         self._known = {output.predicted for output in outputs}
+        _freeze_idle(potential, self._trained)
         self._factors = {output.property: output.factor(error_unit) for output in outputs}
         for name, some in (("_weights", self.outputs), ("_learned_weights", self._learned)):
             values = torch.tensor([output.weight for output in some], dtype=torch.float64)
@@ -116,6 +118,10 @@ class AtomisticTask(LightningModule):
             predictions = predict(self.potential, batch, self._trained)
         terms = terms_of(self._learned, self.potential, predictions, batch, self.loss_unit)
         counts, world = over_processes(terms.counts)
+        if (
+            not terms.sums.requires_grad
+        ):  # nothing for this process in the last batch of an epoch, but others wait for it
+            terms = terms._replace(sums=terms.sums + 0 * sum(parameter.sum() for parameter in self.parameters()))
         # Lightning takes the mean of the gradients of all processes, hence the factor.
         loss = world * (self._learned_weights * terms.sums / counts.clamp(min=1)).sum()
         self.last_loss = loss.detach()
@@ -123,13 +129,21 @@ class AtomisticTask(LightningModule):
         self._epoch_steps += 1
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let elements that do not occur in a batch have gradients of zero, as they have in several processes."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write loss and learning rate to the logs now and then; stop where the loss is no number."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         gathering = (batch_idx + 1) % self.trainer.accumulate_grad_batches
         if self.global_step % every or gathering or self.last_loss is None:
             return
-        loss = float(self.last_loss)
+        total, world = over_processes(self.last_loss)
+        loss = float(total) / world
         if not math.isfinite(loss):
             raise RuntimeError(
                 f"the loss is {loss} at step {self.global_step}: try a smaller learning rate or clipped gradients, and "
@@ -220,3 +234,17 @@ class AtomisticTask(LightningModule):
         self._plateau_state = checkpoint.get("plateau", {})
         if self._plateau is not None:
             self._plateau.load_state_dict(self._plateau_state)
+
+
+def _freeze_idle(potential: Potential, trained: set[str]) -> None:
+    """Freeze heads and terms that have no part in what is trained; an optimizer would let their weights decay."""
+    members = list(potential) if isinstance(potential, EnsemblePotential) else [potential]
+    for member in members:
+        parts: list[nn.Module] = [member.representation]
+        parts += [head for name, head in member.property_heads.items() if name in trained]
+        if not trained.isdisjoint(OF_ENERGY):
+            parts += [member.head, member.terms]
+        busy = {id(parameter) for part in parts for parameter in part.parameters()}
+        for parameter in member.parameters():
+            if id(parameter) not in busy:
+                parameter.requires_grad_(False)
