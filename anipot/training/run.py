@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -39,6 +35,7 @@ from anipot.training.outputs import ModelOutput
 from anipot.training.pictures import draw, plot_curves
 from anipot.training.predict import OF_ENERGY
 from anipot.training.progress import Progress
+from anipot.training.quiet import quietly
 from anipot.training.starting import (
     elements_in,
     scale_outputs,
@@ -50,18 +47,6 @@ from anipot.training.task import AtomisticTask
 
 #: Where the split of a run is written.
 SPLIT = "split.json"
-#: Warnings of other packages about what is as it should be here.
-_KNOWN_WARNINGS = (
-    ".*treespec, LeafSpec.*",
-    ".*does not have many workers.*",
-    ".*is smaller than the logging interval.*",
-    ".*lr_scheduler.step.* before .optimizer.step.*",
-    ".*find_unused_parameters=True was specified.*",
-    ".*but the value needs to be floating point.*",
-    ".*No device id is provided via .init_process_group.*",
-    ".*using the device under current context.*",
-    ".*epoch parameter in .scheduler.step.*",
-)
 
 
 def train(settings: TrainingSettings) -> Path:
@@ -86,7 +71,7 @@ def train(settings: TrainingSettings) -> Path:
     if folder.results is not None and not _longer(settings, folder.results):
         folder.say(f"{folder.path} is finished; results are in {folder / RESULTS}")
         return folder.path
-    with _quietly():
+    with quietly():
         run = Run(settings, folder)
         run.fit()
         if run.trainer.is_global_zero:
@@ -345,20 +330,3 @@ def in_words(results: dict[str, Any], outputs: list[ModelOutput], error_unit: st
                 words = f"MAE {errors['mae']:.4g}, RMSE {errors['rmse']:.4g} {unit}"
                 found[f"{output.property}, {name}"] = words
     return found
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out what Lightning tells everybody, and warnings about what is as it should be."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
-    before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for message in _KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.WARNING)
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)
