@@ -25,7 +25,7 @@ from anipot.training.cache import FeatureCache, cannot_cache
 from anipot.training.centring import center_energies
 from anipot.training.checkpoints import BEST, LAST, Checkpoints, StopAfter
 from anipot.training.config import TrainingSettings
-from anipot.training.data import DataModule, Parts, open_parts
+from anipot.training.data import DataModule, Parts, open_parts, reopen_parts
 from anipot.training.evaluation import evaluate, to_json
 from anipot.training.folder import METRICS, RESULTS, RunFolder
 from anipot.training.layer_weights import Contributions, contributions_of
@@ -95,9 +95,13 @@ class Run:
         member = settings.member or 0
         fold = (member, settings.members) if settings.folds else None
         names = [output.property for output in settings.outputs]
-        self.parts: Parts = open_parts(settings.data, names, fold, folder.say)
+        start, split = folder.start(), folder / SPLIT
+        if start is None or not split.is_file():
+            self.parts = open_parts(settings.data, names, fold, folder.say)
+        else:
+            self.parts = reopen_parts(settings.data, names, split, folder.say)
         self.outputs = known_outputs(settings.outputs, self.parts)
-        potential, scales = folder.start() or self._new_start(member)
+        potential, scales = start or self._new_start(member)
         freeze(potential, settings.model.freeze)
         self.data = DataModule(self.parts, settings.data, potential.dtype, settings.seed + member)
         self.metrics = MetricsFile(folder / METRICS, _columns(self.outputs))
@@ -133,9 +137,9 @@ class Run:
         weights = sum(parameter.numel() for parameter in potential.parameters())
         say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
         potential.details = dict(settings.details)
-        self.folder.save_start(potential, scales)
         if self.folder.first:
             write_split(self.folder / SPLIT, own_parts(self.parts))
+        self.folder.save_start(potential, scales)
         return potential, scales
 
     def _task(self, potential: Potential, scales: Scales) -> AtomisticTask:
@@ -220,7 +224,7 @@ class Run:
         potential = self.task.potential
         weights = {name.removeprefix("potential."): value for name, value in state["state_dict"].items()}
         potential.load_state_dict(weights, strict=False)
-        potential.cpu().eval()
+        potential.to(self.trainer.strategy.root_device).eval()
         for parameter in potential.parameters():
             parameter.requires_grad_(True)
         best = {"epoch": state["epoch"] + 1, "step": state["global_step"], "monitor": settings.best}
@@ -233,7 +237,7 @@ class Run:
                 results[name] = {"structures": len(part), **to_json(shown)}
         errors = in_words(results, self.outputs, settings.error_unit)
         potential.details = {**settings.details, "training": facts_of(self.parts, errors)}
-        folder.save_model(potential)
+        folder.save_model(potential.cpu())
         plot_curves(folder / "curves.png", self.metrics.read(), self.outputs, settings.error_unit)
         draw(folder.path, shown or {}, settings.error_unit)
         folder.write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
