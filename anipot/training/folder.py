@@ -90,12 +90,8 @@ class RunFolder:
             f"outputs.{name}": torch.tensor(value, dtype=torch.float64) for name, value in scales.outputs.items()
         }
         tensors["none"] = torch.zeros(1)  # a file must have something in it
-<<<<<<< HEAD
-        replace(self.path / SCALES, lambda path: path.write_bytes(save(tensors)))
-=======
         # The potential comes last: it tells that all is there.
-        replace(self.path / SCALES, lambda path: save_file(tensors, path))
->>>>>>> 18f87e462415feca99244c9b40cee31f974be122
+        replace(self.path / SCALES, lambda path: path.write_bytes(save(tensors)))
         replace(self.path / START, lambda path: potential.save(path))
 
     def start(self) -> tuple[Potential, Scales] | None:
