@@ -17,7 +17,7 @@ _ENDINGS = (".safetensors", ".pt", ".pth", ".zip", ".whl", ".info")
 
 @torch.inference_mode(False)
 def load(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] = "mini",
     *,
     model_index: int | None = None,
     periodic_table_index: bool = True,
@@ -31,7 +31,8 @@ def load(
     name_or_path
         ``"ani2x"``, ``"ANI-2x"`` or the name of an imported model; or the path of a safetensors file of ours, of a
         NeuroChem folder, zip or .info file, or of a TorchANI state dict (.pt). A name comes before a file of the same
-        name; ``"./ani2x"`` is the file.
+        name; ``"./ani2x"`` is the file. By default ``"mini"``, a small model of H, C, N and O that comes with the
+        package.
     model_index
         One member of the ensemble; all by default.
     periodic_table_index

@@ -48,14 +48,16 @@ def save_model(potential: Potential, path: str | os.PathLike[str]) -> None:
     ...     load_model(f"{folder}/mine.safetensors").elements
     ('H', 'C', 'N', 'O')
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata, weights = to_file(potential)
     try:
         header = json.dumps(_without_infinities(metadata), sort_keys=True, allow_nan=False)
     except TypeError as error:  # all else in there is plain data
         raise TypeError(f"the details of {potential.name or 'this potential'} are not JSON-able: {error}") from error
-    save_file(weights, os.fspath(path), metadata={FORMAT: header})
+    content = save(weights, metadata={FORMAT: header})
+    with open(path, "wb") as file:  # save_file of safetensors would keep others from reading the file
+        file.write(content)
 
 
 def to_file(potential: Potential) -> tuple[dict[str, Any], dict[str, Tensor]]:

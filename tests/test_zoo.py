@@ -10,6 +10,7 @@ import errno
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -487,10 +488,10 @@ def test_read_only_cache(site: Site) -> None:
 
 def test_unknown_names(site: Site) -> None:
     with pytest.raises(
-        ValueError, match=r"no model is named 'tinny1'; did you mean tiny1 or tiny2\? Known are tiny1, tiny2\."
+        ValueError, match=r"no model is named 'tinny1'; did you mean tiny1 or tiny2\? Known are tiny1, tiny2, mini\."
     ):
         anipot.load("tinny1")
-    with pytest.raises(ValueError, match=r"no model is named 'qqqq'\. Known are tiny1, tiny2\."):
+    with pytest.raises(ValueError, match=r"no model is named 'qqqq'\. Known are tiny1, tiny2, mini\."):
         zoo.pull("qqqq")
     assert normalise("ANI-1ccx_8x") == "ani1ccx8x"
 
@@ -554,7 +555,7 @@ def test_import_of_what_is_not_published(site: Site, tmp_path: Path) -> None:
     ):
         zoo.import_path(mine)
     assert zoo.import_path(mine, name="My-Model") == ["mymodel"]
-    assert zoo.names() == ["tiny1", "tiny2", "mymodel"]
+    assert zoo.names() == ["tiny1", "tiny2", "mini", "mymodel"]
     model = anipot.load("my_model")
     assert (model.name, energy(model)) == ("My-Model", energy(neurochem.read_ensemble(mine)))
     assert zoo.status("mymodel").elements == ("H", "C")
@@ -623,10 +624,11 @@ def test_shell(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"tiny1: {cache.weights_path('tiny1')}\n"
     assert shell("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:]] == [
+    assert [line.split() for line in lines[1:3]] == [
         ["tiny1", "H", "C", "2", "none", "yes"],
         ["tiny2", "H", "C", "2", "none", "no"],
     ]
+    assert re.match(r"mini +H C N O +\d .* shipped$", lines[3])
     assert shell("path") == shell("path", "TINY1") == 0
     assert capsys.readouterr().out == f"{site.cache}\n{cache.weights_path('tiny1')}\n"
     assert shell("export", "tiny1", str(tmp_path)) == 0

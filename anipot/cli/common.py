@@ -15,7 +15,9 @@ from anipot.cli.errors import UsageError
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that every computing subcommand takes."""
-    parser.add_argument("--model", default="ani2x", help="name of a model or path of a file (default: ani2x)")
+    parser.add_argument(
+        "--model", default="mini", help="name of a model or path of a file (default: mini, which comes with anipot)"
+    )
     parser.add_argument("--device", default=None, help="such as cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "float64"), default=None, help="of the networks")
     parser.add_argument("--charge", type=float, default=0.0, help="total charge (default: 0)")

@@ -42,7 +42,7 @@ def _list(args: argparse.Namespace) -> int:
 
     rows = [("NAME", "ELEMENTS", "MEMBERS", "LEVEL OF THEORY", "CACHED")]
     for status in zoo.table(check=False):
-        cached = "damaged" if status.problem else "yes" if status.cached else "no"
+        cached = "damaged" if status.problem else "shipped" if status.shipped else "yes" if status.cached else "no"
         rows.append((status.name, " ".join(status.elements), str(status.members), status.level_of_theory, cached))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -84,7 +84,7 @@ def _path(args: argparse.Namespace) -> int:
         print(zoo.cache_dir())
         return 0
     status = zoo.status(args.name)
-    if not status.cached:
+    if not (status.cached or status.shipped):
         raise zoo.ZooError(f"{status.title} is not cached; `anipot zoo pull {status.name}` fetches it")
     print(status.path)
     return 0

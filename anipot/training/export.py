@@ -133,7 +133,8 @@ def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], resu
     sizes = (training.get("structures") or {}).items()
     lines += [f"- structures for {name}: {count}" for name, count in sizes]
     split = settings["data"]["split"]
-    lines += [f"- split: by {split['by']}, seed {split['seed']}; rows of each part are in `split.json`", ""]
+    rows = "; rows of each part are in `split.json`" if (folder / SPLIT).is_file() else ""
+    lines += [f"- split: by {split['by']}, seed {split['seed']}{rows}", ""]
     lines += ["## Errors", ""]
     lines += [f"- {name}: {words}" for name, words in (training.get("errors") or {}).items()]
     if "members" in results:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from anipot.potential import Potential
 from anipot.storage import load_model
@@ -117,7 +117,7 @@ class RunFolder:
         }
         tensors["none"] = torch.zeros(1)  # a file must have something in it
         # The potential comes last: it tells that all is there.
-        replace(self.path / SCALES, lambda path: save_file(tensors, path))
+        replace(self.path / SCALES, lambda path: path.write_bytes(save(tensors)))
         replace(self.path / START, lambda path: potential.save(path))
 
     def start(self) -> tuple[Potential, Scales] | None:

@@ -70,9 +70,9 @@ def plot_by(path: Path, found: Mapping[str, OutputErrors], what: str, error_unit
         factor, unit = one.output.factor(error_unit), one.output.unit(error_unit)
         names = sorted(sums)
         values: list[Sums] = [sums[name] for name in names]
-        ax.bar([str(name) for name in names], [value.mae * factor for value in values])
-        if len(names) > 20:
-            ax.locator_params(axis="x", nbins=10)
+        ax.bar(names, [value.mae * factor for value in values])
+        if what == "size":
+            ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel={"size": "atoms"}.get(what, what), ylabel=f"MAE of {one.output.property} ({unit})")
     figure.savefig(path, dpi=150)
 

@@ -11,6 +11,7 @@ from anipot.data import QUANTITIES, Rename, write_split
 from anipot.potential import Potential
 from anipot.training.building import build_potential, freeze, start_from
 from anipot.training.cache import FeatureCache, cannot_cache
+from anipot.training.centring import center_energies
 from anipot.training.checkpoints import LAST, Checkpoints
 from anipot.training.config import TrainingSettings
 from anipot.training.data import DataModule, Parts, open_parts, reopen_parts
@@ -113,7 +114,10 @@ class Run:
         scales = standardise_inputs(potential, known) if standardise and fixed else Scales()
         size = 1.0 if old and model.output_scale is None else model.output_scale
         scale_outputs(potential, self.outputs, statistics, size, not old, scales)
-        if not any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs):
+        energies = any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs)
+        if energies and not old and "energies" in known.quantities:
+            center_energies(potential, known)
+        if not energies:
             silence_energies(potential)
             say("no energies are trained: those of the model are zero")
         weights = sum(parameter.numel() for parameter in potential.parameters())

@@ -49,7 +49,7 @@ def set_self_energies(
     if choice == "keep":
         return "those of the model it started from"
     if choice == "shift":
-        _add(potential, shift_of(potential, dataset))
+        _add(potential, shift_of(potential, dataset)[0])
         return "those of the model it started from, moved by least squares of its errors"
     if isinstance(choice, Mapping):
         values, origin = dict(choice), "given"
@@ -82,8 +82,11 @@ def sample(dataset: AtomsDataset, count: int = SAMPLE) -> list[Block]:
     return list(dataset.subset(np.sort(picked)).blocks())
 
 
-def shift_of(potential: Potential, dataset: AtomsDataset) -> Tensor:
-    """Return by what self energies (E,) a potential fits energies best, by least squares over some structures."""
+def shift_of(potential: Potential, dataset: AtomsDataset) -> tuple[Tensor, Tensor]:
+    """Return by what self energies (E,) a potential fits energies best, by least squares over some structures.
+
+    Also the number of atoms (E,) of each element in these.
+    """
     counts, wrong = [], []
     for block in sample(dataset):
         found = predict(potential, _Batch(block, potential), ("energies",), graph=False)["energies"]
@@ -92,8 +95,9 @@ def shift_of(potential: Potential, dataset: AtomsDataset) -> Tensor:
         good = torch.isfinite(label)
         counts.append(nn.functional.one_hot(index, len(potential.elements)).sum(1)[good])
         wrong.append((label - found.cpu())[good])
-    solution = torch.linalg.lstsq(torch.cat(counts).double(), torch.cat(wrong)[:, None], driver="gelsd").solution
-    return solution[:, 0]
+    each = torch.cat(counts).double()
+    solution = torch.linalg.lstsq(each, torch.cat(wrong)[:, None], driver="gelsd").solution
+    return solution[:, 0], each.sum(0)
 
 
 def _add(potential: Potential, energies: Tensor) -> None:

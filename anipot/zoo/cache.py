@@ -211,10 +211,7 @@ def write_weights(potential: Potential, path: Path) -> None:
     """Write a potential and see it on the disk."""
     from anipot.storage import save_model
 
-    path.touch()
-    mode = path.stat().st_mode & 0o777
     save_model(potential, path)
-    path.chmod(mode)  # safetensors lets nobody but the owner read; a shared cache follows the umask instead
     _sync(path)
 
 

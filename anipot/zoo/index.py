@@ -77,8 +77,8 @@ def index(path: str | os.PathLike[str] | None = None) -> dict[str, Entry]:
         If the index or a manifest is damaged; the file is named.
     """
     path = path or os.environ.get("ANIPOT_ZOO_INDEX")
-    file: Traversable = Path(path) if path else _packaged() / "index.json"
-    folder: Traversable = Path(path).parent if path else _packaged()
+    file: Traversable = Path(path) if path else packaged() / "index.json"
+    folder: Traversable = Path(path).parent if path else packaged()
     try:
         models = json.loads(file.read_text(encoding="utf-8"))["models"]
         return {key: _entry(key, model, folder) for key, model in models.items()}
@@ -111,7 +111,7 @@ def details(entry: Entry) -> dict[str, Any]:
     return {"name": entry.title, **entry.facts, "source": entry.folder, "sha256": entry.manifest_sha256}
 
 
-def _packaged() -> Traversable:
+def packaged() -> Traversable:
     """Return the folder of the package, or of the repository where anipot is used without being installed."""
     try:
         folder = importlib.resources.files("anipot.model_zoo")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from anipot.zoo import cache
 from anipot.zoo.errors import Attempt, CacheError, ZooError
 from anipot.zoo.index import Entry, find, index, normalise
+from anipot.zoo.shipped import DEFAULT, open_shipped, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -20,29 +21,28 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Return the names that ``load`` knows: the published models, then the user's own in the cache.
+    """Return the names that ``load`` knows: published models, those of the package, the user's own in the cache.
 
-    >>> names()[:3]
-    ['ani1x', 'ani1ccx', 'ani2x']
+    >>> names()[:4]
+    ['ani1x', 'ani1ccx', 'ani2x', 'mini']
     """
-    published = list(index())
-    return published + [key for key in cache.own_keys() if key not in published]
+    return list(dict.fromkeys([*index(), *shipped(), *cache.own_keys()]))
 
 
 def load(
-    name: str,
+    name: str = DEFAULT,
     model_index: int | None = None,
     *,
     periodic_table_index: bool = True,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Potential:
-    """Return a model by name: from the cache, else from ``$ANIPOT_ZOO``, else from where it was published.
+    """Return a model by name: from package or cache, else from ``$ANIPOT_ZOO``, else from where it was published.
 
     Parameters
     ----------
     name
-        Such as ``"ani2x"`` or ``"ANI-2x"``.
+        Such as ``"ani2x"`` or ``"ANI-2x"``; by default the small model that comes with the package.
     model_index
         One member of the ensemble; all by default.
     periodic_table_index
@@ -59,8 +59,8 @@ def load(
     ZooError
         If the weights cannot be had; the message says what was tried and how to hand them over.
     """
-    entry = find(name, index(), cache.own_keys())
-    potential = _own(normalise(name)) if entry is None else _published(entry)
+    entry = find(name, index(), _unpublished())
+    potential = _without_entry(normalise(name)) if entry is None else _published(entry)
     return adapt(potential, model_index, periodic_table_index, device, dtype)
 
 
@@ -76,15 +76,15 @@ def pull(wanted: str | Iterable[str] | None = None) -> dict[str, Path]:
     """
     entries = index()
     chosen = list(entries) if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
-    found = {name: find(name, entries, cache.own_keys()) for name in chosen}
+    found = {name: find(name, entries, _unpublished()) for name in chosen}
     files = {}
     for name, entry in found.items():
         key = normalise(name) if entry is None else entry.key
         if entry is None:
-            _own(key)
+            _without_entry(key)
         else:
             _published(entry, must_cache=True)
-        files[key] = cache.weights_path(key)
+        files[key] = shipped().get(key) or cache.weights_path(key)
     return files
 
 
@@ -157,6 +157,14 @@ def _make(entry: Entry, attempts: list[Attempt], must_cache: bool) -> Potential:
         warnings.warn(f"{entry.title} is used from {source}, but could not be cached: {error}", stacklevel=4)
         potential.details.update(source=source)
         return potential
+
+
+def _unpublished() -> tuple[str, ...]:
+    return (*shipped(), *cache.own_keys())
+
+
+def _without_entry(key: str) -> Potential:
+    return open_shipped(key) if key in shipped() else _own(key)
 
 
 def _own(key: str) -> Potential:

@@ -17,6 +17,7 @@ from anipot.zoo.check import check_weights, identify
 from anipot.zoo.errors import ZooError
 from anipot.zoo.index import Entry, find, index, normalise
 from anipot.zoo.loading import pull
+from anipot.zoo.shipped import card, problem_of, shipped
 
 if TYPE_CHECKING:
     from anipot.potential import Potential
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """State of one model in the cache; ``problem`` is empty if all is well."""
+    """State of one model in the cache or in the package; ``problem`` is empty if all is well."""
 
     name: str
     title: str
@@ -34,6 +35,7 @@ class Status:
     cached: bool
     path: Path
     problem: str = ""
+    shipped: bool = False
 
 
 def import_path(path: str | os.PathLike[str], name: str | None = None) -> list[str]:
@@ -67,22 +69,30 @@ def import_path(path: str | os.PathLike[str], name: str | None = None) -> list[s
 
 
 def verify(name: str | None = None) -> list[Status]:
-    """Check the cached models, all by default: files against their records, weights against the published checksums."""
+    """Check the cached models: files against their records, weights against the published checksums.
+
+    Parameters
+    ----------
+    name
+        One of them, or a model that comes with the package; by default all that are cached.
+    """
     found = table() if name is None else [status(name)]
-    return [one for one in found if one.cached]
+    return [one for one in found if one.cached or (one.shipped and name is not None)]
 
 
 def status(name: str) -> Status:
     """Return the state of one model, whose files are checked; ValueError if there is no model of that name."""
-    entry = find(name, index(), tuple(cache.cached_keys()))
-    return _status(normalise(name) if entry is None else entry.key, entry, check=True)
+    entry = find(name, index(), (*shipped(), *cache.cached_keys()))
+    key = normalise(name) if entry is None else entry.key
+    return _shipped_status(key, True) if key in shipped() else _status(key, entry, check=True)
 
 
 def table(check: bool = True) -> list[Status]:
-    """Return the state of every model that is published or cached; without ``check`` the files are not read."""
+    """Return the state of every model that is published, shipped or cached; without ``check`` no file is read."""
     entries = index()
     rows = [_status(entry.key, entry, check) for entry in entries.values()]
-    others = [key for key in cache.cached_keys() if key not in entries]
+    rows += [_shipped_status(key, check) for key in shipped()]
+    others = [key for key in cache.cached_keys() if key not in entries and key not in shipped()]
     return rows + [_status(key, None, check) for key in others]
 
 
@@ -125,7 +135,7 @@ def _import_own(place: Path, name: str, entries: Mapping[str, Entry]) -> str:
     if not key or not key.isascii() or key == "downloads":
         raise ValueError(f"a name needs letters or digits of ASCII, got {name!r}")
     with contextlib.suppress(ValueError):
-        published = find(key, entries)
+        published = find(key, entries, tuple(shipped()))
         raise ZooError(f"{name!r} is the name of the published {published.title if published else key}; choose another")
     potential = read_any(place, entries)
     potential.name = name
@@ -192,6 +202,14 @@ def _import_neurochem(place: Path, entries: Mapping[str, Entry]) -> list[str]:
 def _store(key: str, potential: Potential, source: str, manifest_sha256: str | None) -> None:
     with cache.lock(key):
         cache.store(key, potential, f"imported from {Path(source).absolute()}", manifest_sha256)
+
+
+def _shipped_status(key: str, check: bool) -> Status:
+    facts, problem = card(key), problem_of(key) if check else ""
+    level = facts["level_of_theory"]
+    return Status(
+        key, facts["name"], tuple(facts["elements"]), facts["members"], level, False, shipped()[key], problem, True
+    )
 
 
 def _status(key: str, entry: Entry | None, check: bool) -> Status:
