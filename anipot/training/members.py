@@ -43,6 +43,7 @@ def train_all(settings: TrainingSettings) -> Path:
     if settings.members == 1:
         return train(settings)
     folder = RunFolder(settings.folder, settings)
+    folder.keep_settings()
     for member in range(settings.members) if settings.member is None else [settings.member]:
         folder.say(f"member {member} of {settings.members}")
         train(replace(settings, folder=str(folder / f"member{member}"), member=member))
