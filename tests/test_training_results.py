@@ -46,6 +46,7 @@ def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'data.fields={energies: "energy [eV]", forces: "forces [eV/Å]"}', "trainer.max_epochs=1", "members=2",
         "folds=true", "model.head={class: ANIModel, hidden: [8]}", "model.name=Two ANIs", "tensorboard=false",
         'details={level_of_theory: "a teacher", license: MIT}',
+        "data.transforms=[{class: MaskLabels, names: forces, above: 5.0}]",
     ]  # fmt: skip
     return train(read_settings(None, overrides))
 
@@ -194,6 +195,7 @@ def test_export(finished, tmp_path, capsys):
     card = json.loads((target / "card.json").read_text())
     assert (card["key"], card["members"], card["license"]) == ("twoanis", 2, "MIT")
     assert card["training"]["structures"] == {"train": 24, "validation": 3, "test": 3}
+    assert card["training"]["data"]["transforms"] == "MaskLabels(names=forces, above=5.0)"
     text = (target / "README.md").read_text()
     for words in ("Level of theory: a teacher", "A. Author", "DOI: not told", "energies, test: MAE", "seed 0"):
         assert words in text
