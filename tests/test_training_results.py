@@ -152,6 +152,25 @@ def test_evaluate_in_the_shell(finished, frames, tmp_path, capsys):
     assert "has no part 'exam'; it has train, validation, test" in capsys.readouterr().err
 
 
+def test_evaluate_opens_what_other_commands_open(finished, tmp_path, capsys):
+    """Cells of tables whose axes are said, hints at options, and no result before all data are there."""
+    rng = np.random.default_rng(0)
+    table = {"z": np.array([8, 1, 1]), "R": 2 * rng.random((4, 3, 3)), "cell": np.tile(8.0 * np.eye(3), (4, 1, 1))}
+    np.savez(tmp_path / "t.npz", E=-76.0 + rng.random(4), **table)
+    command = ["evaluate", str(finished), str(tmp_path / "t.npz"), "--length", "Å"]
+    assert main(command) == 2
+    assert "are here --field 'NAME=KEY [UNIT]'" in capsys.readouterr().err
+    command += ["--field", "energies=E [Hartree]"]
+    assert main(command) == 2
+    assert "does not say which axes are periodic" in capsys.readouterr().err
+    assert main([*command, "--pbc", "T", "T", "T"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["t", "4"]
+    assert main([*command[:3], str(tmp_path / "other.npz"), *command[3:], "--pbc", "T", "T", "T"]) == 2
+    said = capsys.readouterr()
+    assert f"there is no file or folder {tmp_path / 'other.npz'}; there is no published data set" in said.err
+    assert said.out == ""
+
+
 def test_settings_in_the_shell(tmp_path, capsys):
     config = tmp_path / "a.yaml"
     config.write_text("data: {path: a.h5}\n")

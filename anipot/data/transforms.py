@@ -83,7 +83,9 @@ class SubtractBaseline:
         """Return the block with other labels; those that are missing stay so."""
         names = ("energies", "forces", "stress")
         known = {name: block.properties[name].copy() for name in names if name in block.properties}
-        periodic = np.zeros(len(block), dtype=bool) if block.pbc is None else block.pbc.any(axis=1)
+        periodic = np.zeros(len(block), dtype=np.bool_)
+        if block.pbc is not None:
+            periodic |= block.pbc.any(axis=1)
         for rows in (np.flatnonzero(periodic), np.flatnonzero(~periodic)):
             if len(rows):
                 found = self._labels(
