@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from anipot.cli.errors import UsageError
+from anipot.workfolder import write_atomically as write_atomically
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -155,16 +155,3 @@ def check_folder(path: str) -> None:
     """Refuse an output whose folder is not there."""
     if not Path(path).parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {Path(path).parent}")
-
-
-def write_atomically(path: str, write: Callable[[str], None]) -> None:
-    """Write to a file beside ``path``, then put it in place; an interrupted write leaves nothing behind."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        write(str(temporary))
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
