@@ -369,11 +369,14 @@ def test_signs_of_ani1_are_asked_for(tmp_path):
     ani1(path)
     assert set(open_source(path).quantities) == {"energies"}
     with pytest.raises(
-        DataError, match=r"'forces' holds forces in some files .* and gradients in others; say .*'negate'"
+        DataError, match=r"'forces' holds forces in some files .* and gradients in others; say fields=.*'\+forces'"
     ):
         open_source(path, fields={"forces": "forces"})
-    said = open_source(path, fields={"forces": {"key": "forces", "negate": False}})
-    np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], -WATER.forces)
+    for forces in ({"key": "forces", "negate": False}, "+forces"):
+        said = open_source(path, fields={"forces": forces})
+        np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], -WATER.forces)
+    said = open_source(path, fields={"forces": "-forces [Hartree/Å]"})
+    np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], WATER.forces)
 
 
 def test_methods_of_ani1x_are_asked_for(tmp_path):

@@ -58,6 +58,7 @@ def train(settings: TrainingSettings) -> Path:
         folder.say(f"{folder.path} is finished; results are in {folder / RESULTS}")
         return folder.path
     with quietly(), folder.held():
+        folder.keep_settings()
         run = Run(settings, folder)
         run.fit()
         run.finish()
