@@ -51,12 +51,12 @@ from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 if TYPE_CHECKING:
-    from anipot.spectroscopy import NormalModes, normal_modes
+    from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
-_LATER = {"NormalModes": "spectroscopy", "normal_modes": "spectroscopy"}
+_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy")
 
 __all__ = [
     "ACSF",
@@ -84,6 +84,7 @@ __all__ = [
     "MollifierCutoff",
     "NormalModes",
     "PaiNN",
+    "Phonons",
     "Polarizability",
     "Potential",
     "ScSchNet",
@@ -104,6 +105,7 @@ __all__ = [
     "models",
     "normal_modes",
     "pad",
+    "phonons",
     "reference_path",
     "single_point",
     "units",
