@@ -51,14 +51,21 @@ from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 if TYPE_CHECKING:
-    from anipot.optimization import Optimized, optimize
+    from anipot.optimization import (
+        Optimized,
+        ReactionPath,
+        TransitionState,
+        optimize,
+        reaction_path,
+        transition_state,
+    )
     from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
 _LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy") | dict.fromkeys(
-    ("Optimized", "optimize"), "optimization"
+    ("Optimized", "ReactionPath", "TransitionState", "optimize", "reaction_path", "transition_state"), "optimization"
 )
 
 __all__ = [
@@ -91,6 +98,7 @@ __all__ = [
     "Phonons",
     "Polarizability",
     "Potential",
+    "ReactionPath",
     "ScSchNet",
     "SchNet",
     "Sequential",
@@ -101,6 +109,7 @@ __all__ = [
     "SpeciesCoordinates",
     "SpeciesEnergies",
     "SpeciesFeatures",
+    "TransitionState",
     "VibrationalAnalysis",
     "atomic_polar_tensors",
     "backends",
@@ -111,8 +120,10 @@ __all__ = [
     "optimize",
     "pad",
     "phonons",
+    "reaction_path",
     "reference_path",
     "single_point",
+    "transition_state",
     "units",
     "vibrational_analysis",
     "wACSF",
