@@ -54,8 +54,8 @@ def normal_modes(
         Atoms held by ``FixAtoms`` do not move: frequencies are those of the rest (partial Hessian,
         doi:10.1007/s00214-001-0345-0). Modes of periodic systems are those at Γ.
     model
-        A ``Potential``, or a name or path for ``anipot.load``. Float64 networks are worth it: float32 ones make errors
-        of some tenths of cm⁻¹.
+        A ``Potential``, or a name or path for ``anipot.load``. At one geometry float32 networks cost thousandths of
+        cm⁻¹, but relaxations end a little beside the minimum, which soft modes feel.
     optimize
         Whether to relax the systems first.
     fmax
