@@ -51,6 +51,10 @@ class Thermochemistry:
         lines += [f"{name:>20s} {value:16.6f} eV" for name, value in terms.items() if value is not None]
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        energy = f"{'G' if self.kind == 'ideal gas' else 'F'} {self.free_energy:.4f} eV"
+        return f"Thermochemistry({self.kind} at {self.temperature:g} K, {energy}, TS {self.temperature * self.entropy:.4f} eV)"
+
     def results(self) -> dict[str, Any]:
         """Return the numbers with their units in the keys."""
         named = {"temperature": "temperature_k", "pressure": "pressure_pa", "entropy": "entropy_ev_per_k"}
