@@ -1,18 +1,29 @@
 """Molecular dynamics that is written down as it runs, and what trajectories tell."""
 
+from anipot.dynamics.dipoles import add_dipoles
 from anipot.dynamics.guard import DynamicsError, Guard
 from anipot.dynamics.h5md import read_h5md
 from anipot.dynamics.run import MolecularDynamics
 from anipot.dynamics.settings import Settings
+from anipot.dynamics.spectra import infrared_spectrum, power_spectrum
+from anipot.dynamics.spectrum import DynamicsSpectrum
 from anipot.dynamics.summary import plot_log, read_log, summarize
+from anipot.dynamics.trajectory import Trajectory, TruncatedError, read_trajectory
 
 __all__ = [
     "DynamicsError",
+    "DynamicsSpectrum",
     "Guard",
     "MolecularDynamics",
     "Settings",
+    "Trajectory",
+    "TruncatedError",
+    "add_dipoles",
+    "infrared_spectrum",
     "plot_log",
+    "power_spectrum",
     "read_h5md",
     "read_log",
+    "read_trajectory",
     "summarize",
 ]

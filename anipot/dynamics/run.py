@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anipot.dynamics import checkpoint
-from anipot.dynamics.guard import DynamicsError, Guard, check_sane, num_parts
+from anipot.dynamics.guard import DynamicsError, Guard, bonds, check_sane, num_parts
 from anipot.dynamics.h5md import H5mdOutput
 from anipot.dynamics.integrators import conserved, integrator
 from anipot.dynamics.outputs import FORMATS, FramesOutput, LogOutput
@@ -179,7 +179,8 @@ class MolecularDynamics:
         self.step, self.uncertain = 0, 0
         self._reference: float | None = None
         self._marks: dict[str, int] = {}
-        self._parts = num_parts(self.atoms)
+        self._bonds = bonds(self.atoms)
+        self._parts = None if self._bonds is None else num_parts(self._bonds)
 
     def _go_on(self) -> None:
         state = checkpoint.read(self.restart)
@@ -192,6 +193,7 @@ class MolecularDynamics:
         checkpoint.restore_dynamics(state, self._dynamics, self._rng)
         self.step, self.uncertain, self._marks = facts["step"], facts["uncertain"], facts["outputs"]
         self._reference, self._parts = facts["reference"], facts["parts"]
+        self._bonds = bonds(self.atoms)
 
     def _repeated(self) -> dict[str, Any]:
         return self.settings.used() | {"interval": self.interval}
@@ -259,7 +261,10 @@ class MolecularDynamics:
         return ""
 
     def _count_parts(self) -> None:
-        parts = num_parts(self.atoms)
+        now = bonds(self.atoms)
+        if now is None or self._bonds is None or np.array_equal(now, self._bonds):
+            return
+        self._bonds, parts = now, num_parts(now)
         if parts != self._parts:
             self.notice(f"step {self.step}: the system consisted of {self._parts} bonded parts, now of {parts}")
         self._parts = parts
