@@ -65,9 +65,7 @@ def test_bad_usage(model, water, capsys, extra, text):
     assert text in capsys.readouterr().err
 
 
-def test_vib_and_info(model, water, capsys):
-    assert main(["vib", water, "--model", model]) == 0
-    assert "zero-point energy" in capsys.readouterr().out
+def test_info(model):
     assert main(["info", model]) == 0
 
 
@@ -241,24 +239,6 @@ def test_stress_wants_a_volume(model, tmp_path, capsys):
 def test_opt_cell_wants_a_period(model, water, tmp_path, capsys):
     assert main(["opt", water, "--model", model, "--cell", "-o", str(tmp_path / "o.xyz")]) == 2
     assert "frame 0 is not periodic" in capsys.readouterr().err
-
-
-def test_vib_json(model, water, tmp_path):
-    out = tmp_path / "v.json"
-    assert main(["vib", water, "--model", model, "-o", str(out)]) == 0
-    values = json.loads(out.read_text())
-    n = len(values["frequencies_per_cm"])
-    assert n in (3, 9)
-    assert np.shape(values["modes"]) == (n, 3, 3)
-    for key in ("reduced_masses_u", "force_constants_mdyne_per_angstrom"):
-        assert len(values[key]) == n
-    assert values["zero_point_energy_ev"] >= 0
-
-
-def test_vib_opt(model, water, tmp_path):
-    out = tmp_path / "v.json"
-    assert main(["vib", water, "--model", model, "--index", "1", "--opt", "-o", str(out)]) == 0
-    assert json.loads(out.read_text())["fmax_ev_per_angstrom"] < 0.001
 
 
 @pytest.mark.parametrize(

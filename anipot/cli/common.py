@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -116,6 +117,29 @@ def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: boo
     if stress and atoms.cell.rank < 3:
         rows = atoms.cell.array.tolist()
         raise UsageError(f"{where} has the cell {rows} without a volume, which stress needs; give every axis a length")
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that leaves a folder."""
+    parser.add_argument("--folder", help="where results go (default: the name of the file and the command)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what the command left there before")
+
+
+def open_folder(args: argparse.Namespace) -> Any:
+    """Make the folder of a command, by default ``water_vib`` for ``anipot vib water.xyz``, with a copy of the input."""
+    from anipot.workfolder import WorkFolder, can_draw
+
+    path = Path(args.folder or f"{Path(args.file).stem}_{args.command}")
+    if args.overwrite and Path(args.file).resolve().is_relative_to(path.resolve()):
+        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
+    try:
+        folder = WorkFolder(path, args.argv, overwrite=args.overwrite)
+    except FileExistsError as error:
+        raise UsageError(f"{error} (--folder, --overwrite)") from error
+    folder.add_input(args.file)
+    if not can_draw():
+        print("anipot: pictures are left out, they need matplotlib: pip install anipot[plot]", file=sys.stderr)
+    return folder
 
 
 def check_ending(path: str | None, endings: tuple[str, ...]) -> None:
