@@ -103,8 +103,8 @@ def num_parts(bonded: NDArray[np.bool_]) -> int:
     Examples
     --------
     >>> from ase import Atoms
-    >>> num_parts(bonds(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))), num_parts(bonds(Atoms("H2", [[0, 0, 0], [0, 0, 3.0]])))
-    (1, 2)
+    >>> num_parts(bonds(Atoms("H2", [[0, 0, 0], [0, 0, 3.0]])))
+    2
     """
     from scipy.sparse.csgraph import connected_components
 

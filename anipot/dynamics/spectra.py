@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anipot.dynamics import correlation
+from anipot.dynamics.body import body_frame
 from anipot.dynamics.correlation import LIGHT, Array, autocorrelation, density, lobe
 from anipot.dynamics.spectrum import DECADIC, DynamicsSpectrum
+from anipot.dynamics.temperature import BOLTZMANN, ENERGY, kinetic_temperature
 from anipot.dynamics.trajectory import Trajectory
-from anipot.units import ATOMIC_MASS, AVOGADRO, ELEMENTARY_CHARGE, HARTREE_TO_JOULE, SPEED_OF_LIGHT
+from anipot.units import AVOGADRO, ELEMENTARY_CHARGE, HARTREE_TO_JOULE, SPEED_OF_LIGHT
 
-#: J/K, and J s (CODATA 2014, as in ``anipot.units``).
-BOLTZMANN, PLANCK = 1.38064852e-23, 6.626070040e-34
+#: J s (CODATA 2014, as in ``anipot.units``).
+PLANCK = 6.626070040e-34
 #: F/m; the Coulomb constant holds e²/(4πε₀).
 VACUUM = ELEMENTARY_CHARGE**2 / (4 * math.pi * HARTREE_TO_JOULE * 0.5291772105638411e-10)
 #: Factors between the classical and the quantum correlation function of x = ħω/kT, divided by the harmonic one
@@ -38,6 +40,7 @@ def power_spectrum(
     atoms: NDArray[Any] | None = None,
     last: float = 4500.0,
     correct_timestep: bool = True,
+    internal: bool | None = None,
 ) -> DynamicsSpectrum:
     """Return the power spectrum of the velocities, Σ_i m_i ∫ ⟨v_i(0)·v_i(t)⟩ cos(ωt) dt / kT.
 
@@ -54,7 +57,7 @@ def power_spectrum(
         Of SciPy, such as ``"blackman"``, ``"hann"`` or ``"cosine"``; or ``"none"``. That of Hann needs 13 % less time,
         but puts ripples of 3 % beside a line, that of Blackman of 0.1 %.
     temperature
-        K; from the mean kinetic energy by default, as if it were shared by all 3N degrees of freedom.
+        K; that of the mean kinetic energy by default.
     atoms
         Indices of the atoms that count; all by default.
     last
@@ -62,6 +65,9 @@ def power_spectrum(
     correct_timestep
         Whether to undo what the time step Δ of velocity Verlet does to frequencies, sin(ω'Δ/2) = ωΔ/2, where the
         trajectory tells it: 17 cm⁻¹ at 3 600 cm⁻¹ and 0.5 fs.
+    internal
+        Whether velocities are those that someone sees who turns with the molecule (``body_frame``): rotation widens
+        lines by tens of cm⁻¹ and fills the region below 100 cm⁻¹. Only for free systems, and the default there.
 
     Raises
     ------
@@ -75,34 +81,36 @@ def power_spectrum(
     >>> moved = 0.01 * np.sin(2 * np.pi * 2.99792458e-5 * 1500 * time)  # 1500 cm⁻¹
     >>> positions = np.zeros((20000, 2, 3))
     >>> positions[:, 1, 2] = 1 + moved
-    >>> spectrum = power_spectrum(Trajectory(np.array([1, 1]), np.array([1e9, 1.0]), positions, 0.5))
+    >>> spectrum = power_spectrum(Trajectory(np.array([1, 1]), np.ones(2), positions, 0.5))
     >>> spectrum.peaks().round(1)
     array([1500.])
     """
     chosen = slice(None) if atoms is None else np.asarray(atoms)
-    differenced = trajectory.velocities is None
-    velocities = _differences(trajectory.unwrapped(), trajectory.interval) if differenced else trajectory.velocities
-    assert velocities is not None
+    if temperature is None:
+        temperature = kinetic_temperature(trajectory)
+    if not trajectory.periodic if internal is None else internal:
+        trajectory = body_frame(trajectory)
+    velocities = trajectory.velocities
+    if velocities is None:
+        velocities = _differences(trajectory.unwrapped(), trajectory.interval)
     masses = np.repeat(trajectory.masses[chosen], 3)
     series = velocities[:, chosen].reshape(len(velocities), -1)
-    twice_kinetic = float(((series**2) @ masses).mean()) * ATOMIC_MASS * 1e10  # u Å²/fs² in J
-    if temperature is None:
-        temperature = twice_kinetic / (len(masses) * BOLTZMANN)
-    scale = ATOMIC_MASS * 1e10 / (BOLTZMANN * temperature)
+    scale = ENERGY / (BOLTZMANN * temperature)
     options = resolution, window, last, correct_timestep
-    grid, values = _spectrum(trajectory, series, masses * scale, differenced, *options)
+    grid, values = _spectrum(trajectory, series, masses * scale, trajectory.velocities is None, *options)
     return DynamicsSpectrum(grid, values, "power", temperature, resolution)
 
 
 def infrared_spectrum(
     trajectory: Trajectory,
     *,
-    temperature: float,
+    temperature: float | None = None,
     resolution: float = 10.0,
     window: str = "blackman",
     quantum: str = "harmonic",
     last: float = 4500.0,
     correct_timestep: bool = True,
+    internal: bool = False,
 ) -> DynamicsSpectrum:
     """Return the infrared spectrum, N_A/(12 ε₀ c² kT) ∫ ⟨μ'(0)·μ'(t)⟩ cos(ωt) dt with the derivative μ' of the dipole.
 
@@ -111,13 +119,15 @@ def infrared_spectrum(
     trajectory
         With dipoles; ``anipot.dynamics.add_dipoles`` computes them with a model.
     temperature
-        K, of the run.
+        K, of the run; that of the mean kinetic energy by default.
     quantum
         Correction of the classical correlation function: with ``"harmonic"`` harmonic vibrations have the intensities
         of quantum mechanics, and those of a normal mode analysis. Others are ``"standard"``, ``"schofield"`` and
         ``"none"``.
     resolution, window, last, correct_timestep
         As in ``power_spectrum``.
+    internal
+        Whether the dipole is that in a frame that turns with the molecule. A gas rotates, hence not by default.
 
     Raises
     ------
@@ -137,8 +147,12 @@ def infrared_spectrum(
         raise ValueError(f"{trajectory.name} has no dipoles; a model with a dipole head can add them")
     if quantum not in QUANTUM:
         raise ValueError(f"quantum must be one of {', '.join(QUANTUM)}, got {quantum!r}")
+    temperature = kinetic_temperature(trajectory) if temperature is None else temperature
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0 K, got {temperature}")
+    if internal:
+        trajectory = body_frame(trajectory)
+    assert trajectory.dipoles is not None
     series = _differences(trajectory.dipoles, trajectory.interval)
     # e Å/fs in C m/s, squared; m/mol in km/mol.
     factor = (ELEMENTARY_CHARGE * 1e5) ** 2 * AVOGADRO * 1e-3
@@ -173,6 +187,8 @@ def _spectrum(
     if differenced:
         values = values / np.sinc(2 * LIGHT * interval * grid) ** 2
     if correct and trajectory.timestep:
+        if differenced:  # as slow as velocities are, which velocity Verlet takes over two steps
+            values = values * np.sinc(2 * LIGHT * trajectory.timestep * grid) ** 2
         grid, values = _without_timestep(grid, values, trajectory.timestep)
     return grid, values
 
@@ -193,7 +209,7 @@ def _depth(trajectory: Trajectory, frames: int, resolution: float, name: str) ->
 
 
 def _differences(series: Array, interval: float) -> Array:
-    """Return central differences (T - 2, …); each frequency is damped by sinc(ωΔ), which the spectrum undoes."""
+    """Return central differences (T - 2, …); a frequency ω is damped by sin(ωΔ)/(ωΔ), which the spectrum undoes."""
     return np.asarray((series[2:] - series[:-2]) / (2 * interval))
 
 

@@ -55,7 +55,7 @@ class DynamicsSpectrum:
         found = float(np.trapezoid(self.values[inside], self.wavenumbers[inside]))
         return found / DECADIC if self.kind == "infrared" else found
 
-    def peaks(self, least: float = 0.01) -> Array:
+    def peaks(self, least: float = 0.02) -> Array:
         """Return (n,) cm⁻¹ where the spectrum has maxima that stand out by ``least`` of the largest value."""
         from scipy.signal import find_peaks
 
