@@ -51,12 +51,15 @@ from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 if TYPE_CHECKING:
-    from anipot.spectroscopy import NormalModes, normal_modes
+    from anipot.optimization import Optimized, optimize
+    from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
-_LATER = {"NormalModes": "spectroscopy", "normal_modes": "spectroscopy"}
+_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy") | dict.fromkeys(
+    ("Optimized", "optimize"), "optimization"
+)
 
 __all__ = [
     "ACSF",
@@ -83,7 +86,9 @@ __all__ = [
     "Members",
     "MollifierCutoff",
     "NormalModes",
+    "Optimized",
     "PaiNN",
+    "Phonons",
     "Polarizability",
     "Potential",
     "ScSchNet",
@@ -103,7 +108,9 @@ __all__ = [
     "load",
     "models",
     "normal_modes",
+    "optimize",
     "pad",
+    "phonons",
     "reference_path",
     "single_point",
     "units",

@@ -51,6 +51,23 @@ def test_leaves_a_folder(tmp_path, capsys):
     np.testing.assert_allclose(ase.io.read(left / "geometry.xyz").positions, frame["positions_angstrom"], atol=1e-7)
 
 
+def test_infrared(tmp_path, capsys):
+    import torch
+
+    import anipot
+
+    torch.manual_seed(0)
+    model = anipot.load()
+    charges = anipot.AtomicNetwork((model.representation.num_features, 8, 1), anipot.CELU(0.1))
+    heads = {"dipole": anipot.DipoleMoment(charges, model.elements)}
+    whole = anipot.Potential(model.elements, model.representation, model.head, model.shifter, properties=heads)
+    whole.save("dipole.safetensors")
+    assert main(["vib", "water.xyz", "--opt", "--model", "dipole.safetensors"]) == 0
+    assert "km/mol" in capsys.readouterr().out
+    (frame,) = results(tmp_path / "water_vib")["frames"]
+    assert len(frame["intensities_km_per_mol"]) == 3
+
+
 def test_pictures(tmp_path):
     pytest.importorskip("matplotlib")
     assert main(["vib", "water.xyz", "--index", "1", "--folder", "here"]) == 0

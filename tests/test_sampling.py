@@ -609,6 +609,23 @@ def test_keys_and_units_of_results(picked, tmp_path):
     assert found["forces"] == pytest.approx(-0.5 / 0.529177210564, rel=1e-6)
 
 
+def test_a_dipole_of_three_atoms_is_no_value_of_atoms(model, molecules, tmp_path):
+    water = [atoms for atoms in molecules if len(atoms) == 3]
+    assert water
+    sample(model, tmp_path / "w.h5", water, CALM, progress=False)
+    teacher = committee(members=1).ase()
+    frames = [computed(atoms, teacher) for atoms in ase.io.read(tmp_path / "w.extxyz", ":")]
+    ase.io.write(tmp_path / "r.extxyz", frames)
+    fields = {"energies": "energy [eV]", "forces": "forces [eV/Å]", "dipole": "dipole [e*Å]"}
+    picked = open_source(tmp_path / "w.h5")
+    join(picked, [tmp_path / "r.extxyz"], tmp_path / "t.h5", fields=fields, progress=False)
+    found = open_source(tmp_path / "t.h5").read(0, slice(0, 1)).properties
+    np.testing.assert_allclose(found["dipole"][0], frames[0].positions.sum(0), rtol=1e-6)
+    assert found["forces"].shape == (1, 3, 3)
+    with pytest.raises(DataError, match=r"no result has charges \('q \[e\]'\); nothing was written"):
+        join(picked, [tmp_path / "r.extxyz"], tmp_path / "u.h5", fields=fields | {"charges": "q [e]"}, progress=False)
+
+
 def test_results_that_do_not_fit_are_named(picked, tmp_path):
     teacher = committee(members=1).ase()
     frames = [computed(atoms, teacher) for atoms in ase.io.read(picked.with_suffix(".extxyz"), ":")]
@@ -691,7 +708,12 @@ def test_commands_from_molecules_to_a_training_set(model, molecules, tmp_path, c
         assert np.array_equal(a["id"], b["id"])
         assert a["energies"] == pytest.approx(b["energies"], abs=1e-7)
     assert main(["join", "p.h5", "mol.xyz", "-o", "u.h5"]) == 2
-    assert "without a result" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "without a result" in said
+    assert "(--incomplete writes what there is)" in said
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "l.h5").read_bytes()[:5000])
+    assert main(["label", "cut.h5", "-o", "u.h5", "--calculator", "m.safetensors"]) == 2
+    assert "cut.h5 cannot be read as HDF5" in capsys.readouterr().err
     assert (
         main(["sample", "p.h5", "-o", "f.h5", "--method", "frames", "--threshold", "2", "--model", "m.safetensors"])
         == 0

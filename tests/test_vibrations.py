@@ -1,5 +1,7 @@
 """Normal modes, thermochemistry and spectra against ASE, and systems for which the number of modes is not 3n − 6."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -30,15 +32,13 @@ def relaxed(model):
 
 
 @pytest.fixture(scope="module")
-def dipole_model():
-    """Return water as fixed charges: its dipole is linear in the coordinates, and intensities have a closed form."""
+def dipole_model(model):
+    """Return the same potential with a dipole of random charges, which depend on the surroundings."""
     torch.manual_seed(0)
-    heads = {"dipole": anipot.DipoleMoment(anipot.AtomicNetwork((16, 8, 1), anipot.ShiftedSoftplus()), ["H", "O"])}
-    shifter = anipot.EnergyShifter([0.0] * 2)
-    potential = anipot.Potential(
-        ["H", "O"], anipot.SchNet(2, 16), anipot.Atomwise.pyramid(16), shifter, properties=heads
-    )
-    return potential.double()
+    charges = anipot.AtomicNetwork((model.representation.num_features, 8, 1), anipot.CELU(0.1))
+    heads = {"dipole": anipot.DipoleMoment(charges, model.elements)}
+    parts = (model.elements, model.representation, model.head, model.shifter)
+    return anipot.Potential(*parts, properties=heads).double()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -271,22 +271,20 @@ def test_crystal_at_gamma(model):
     assert found.thermochemistry().kind == "harmonic"
 
 
-def test_intensities_are_those_of_ase(dipole_model, tmp_path):
-    water = molecule("H2O")
-    with pytest.warns(UserWarning, match="no stationary point"):
-        found = anipot.normal_modes(water, dipole_model)[0]
-    water.calc = dipole_model.ase()
-    numeric = Infrared(water, name=str(tmp_path / "ir"), delta=1e-3, nfree=4)
+@pytest.mark.parametrize("name", ["H2O", "N2O", "CH3OH"])
+def test_intensities_are_those_of_ase(dipole_model, relaxed, tmp_path, name):
+    """Mode by mode against finite differences; degenerate modes of N2O share their intensity in any way."""
+    found = anipot.normal_modes(relaxed[name].atoms, dipole_model)[0]
+    atoms = relaxed[name].atoms.copy()
+    atoms.calc = dipole_model.ase()
+    numeric = Infrared(atoms, name=str(tmp_path / "ir"), delta=2e-3, nfree=4)
     numeric.run()
     numeric.read()
-    # In D²/(Å² u) for modes with translations and rotations; the sum over all of them is the same.
-    polar = anipot.atomic_polar_tensors(dipole_model, torch.tensor([[8, 1, 1]]), torch.tensor(water.positions)[None])[0]
-    total = (polar.detach().numpy() ** 2 / water.get_masses()[:, None, None]).sum() * 974.88
-    assert numeric.intensities.sum() * 42.2561 == pytest.approx(total, rel=1e-4)
-    assert found.intensities.shape == (3,)
-    slope = np.einsum("aij,maj->mi", polar.detach().numpy(), found.modes)
-    expected = 974.88 * (slope**2).sum(-1) / found.reduced_masses
-    np.testing.assert_allclose(found.intensities, expected, rtol=1e-4)
+    expected = numeric.intensities[-len(found.frequencies) :] * 42.2561  # D²/(Å² u) in km/mol
+    ours = found.intensities
+    if name == "N2O":
+        expected, ours = ([values[:2].sum(), *values[2:]] for values in (expected, ours))
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-3 * max(expected))
 
 
 def test_infrared_wants_a_dipole(model, dipole_model):
@@ -311,8 +309,7 @@ def test_lines_have_width_and_area(shape):
 
 
 def test_spectrum_and_plot(dipole_model, relaxed):
-    with pytest.warns(UserWarning, match="no stationary point"):
-        found = anipot.normal_modes(molecule("H2O"), dipole_model)[0]
+    found = anipot.normal_modes(relaxed["H2O"].atoms, dipole_model)[0]
     spectrum = found.spectrum(20)
     area = np.log(10) / 100 * spectrum.values.sum()  # km/mol again
     assert area == pytest.approx(spectrum.heights.sum(), rel=0.05)
@@ -366,3 +363,9 @@ def test_bad_constraints(model):
     charged.info["charge"] = 1
     with pytest.raises(ValueError, match="system 0: molecule 0 has a total charge of 1"):
         anipot.normal_modes(charged, model)
+
+
+def test_what_does_not_relax_is_named(model, monkeypatch):
+    monkeypatch.setattr("anipot.spectroscopy.analysis.optimize_all", partial(anipot.optimize, steps=1))
+    with pytest.raises(RuntimeError, match=r"system 1 \(H2O\) did not relax to 0.001 eV/Å: "):
+        anipot.normal_modes([molecule("N"), molecule("H2O")], model, optimize=True)

@@ -5,7 +5,8 @@
                               [--budget SECONDS] [--markdown]
     python tools/benchmark.py --show FILE.json [--markdown]
 
-Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, training, startup, scaling, busy.
+Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, hessian_batch, training, startup,
+scaling, busy.
 With SchNetPack 2.2 and the SchNet of PyTorch Geometric: message_passing, message_passing_training,
 message_passing_memory. Without a peer: symmetry_functions. ``--quick`` takes a few of them, below two minutes. Systems
 and weights come from $ANIPOT_SHARED, by default ../shared; without it systems are made from a seed and have names of
@@ -73,7 +74,18 @@ SYSTEMS = {
     "water1200": "built_water1200",
 }
 NAMES = (
-    *("energy_forces", "ase_md", "stress", "batch", "hessian", "training", "startup", "scaling", "busy"),
+    *(
+        "energy_forces",
+        "ase_md",
+        "stress",
+        "batch",
+        "hessian",
+        "hessian_batch",
+        "training",
+        "startup",
+        "scaling",
+        "busy",
+    ),
     *("message_passing", "message_passing_training", "message_passing_memory", "symmetry_functions"),
 )
 QUICK_NAMES = ("energy_forces", "ase_md", "batch", "training", "scaling", "message_passing")
@@ -86,7 +98,7 @@ MESSAGE_PASSING = (SCHNET_3, ("schnet", 3, 50), ("schnet", 6, 25), SCHNET_6, PAI
 #: What a process may take in message_passing_memory.
 MEMORY_GIB = 16
 #: Rounds of what takes long.
-MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2}
+MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2, "hessian_batch": 3}
 ENSEMBLE = {"model": "ani1x", "members": 8, "dtype": "float32"}
 
 
@@ -165,6 +177,14 @@ class Plan:
     def hessian(self, threads: int) -> Iterator[Case]:
         for system in self.systems("water", "benzene", "tripeptide58"):
             yield Case("hessian", system, "hessian", {"system": system, **ENSEMBLE}, threads)
+
+    def hessian_batch(self, threads: int) -> Iterator[Case]:
+        """Displaced copies of a molecule in one call; TorchANI computes one Hessian at a time."""
+        sampling = {"warm_least": 1, "at_least": 1, "at_most": 20, "enough": 1.0}
+        for system, copies in zip(self.systems("benzene", "tripeptide58"), (16, 2), strict=False):
+            args = {"system": system, "copies": copies, **ENSEMBLE}
+            label = f"{system} × {copies}"
+            yield Case("hessian_batch", label, "hessian_batch", args, threads, sampling=sampling, items=copies)
 
     def training(self, threads: int) -> Iterator[Case]:
         data = "train10k" if self.shared else "built_train"

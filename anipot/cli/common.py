@@ -119,6 +119,34 @@ def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: boo
         raise UsageError(f"{where} has the cell {rows} without a volume, which stress needs; give every axis a length")
 
 
+def parse_fields(texts: Iterable[str]) -> dict[str, str]:
+    """Return keys, with units, by the names of quantities.
+
+    >>> parse_fields(["forces=-gradient [Hartree/bohr]"])
+    {'forces': '-gradient [Hartree/bohr]'}
+    """
+    found = {}
+    for text in texts:
+        name, _, key = (part.strip() for part in text.partition("="))
+        if not name or not key:
+            raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
+        found[name] = key
+    return found
+
+
+def open_data(files: Any, args: argparse.Namespace) -> Any:
+    """Open data files as the options ``--layout``, ``--field``, ``--length`` and ``--pbc`` say."""
+    import anipot.data
+
+    pbc = None if args.pbc is None else [axis == "T" for axis in args.pbc]
+    try:
+        return anipot.data.open(files, args.layout, parse_fields(args.field) or None, args.length, pbc)
+    except anipot.data.DataError as error:
+        asked = " fields=" in str(error) or "length=" in str(error)
+        hint = "\nfields and length are here --field 'NAME=KEY [UNIT]' and --length UNIT" if asked else ""
+        raise UsageError(f"{error}{hint}") from error
+
+
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """Add the options of a command that leaves a folder."""
     parser.add_argument("--folder", help="where results go (default: the name of the file and the command)")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from anipot.cli.common import check_ending
+from anipot.cli.common import check_ending, parse_fields
 from anipot.cli.errors import UsageError
 
 
@@ -33,11 +33,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Join, and say what is missing."""
+    from anipot.data.blocks import DataError
     from anipot.data.source import open_source
     from anipot.sampling import join
 
     check_ending(args.output, (".h5", ".hdf5"))
-    fields = dict(_field(text) for text in args.field)
+    fields = parse_fields(args.field)
     facts = {"level_of_theory": args.level_of_theory} if args.level_of_theory else {}
     try:
         report = join(
@@ -53,16 +54,11 @@ def run(args: argparse.Namespace) -> int:
         )
     except FileExistsError as error:
         raise UsageError(f"{error} (--overwrite)") from error
+    except DataError as error:
+        raise UsageError(str(error).replace("incomplete=True", "--incomplete")) from error
     for problem in report.problems:
         print(f"anipot: {problem}", file=sys.stderr)
     for missing in report.missing:
         print(f"anipot: {missing} has no result", file=sys.stderr)
     print(f"{report.joined} structures in {args.output}")
     return 0
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name or not value:
-        raise UsageError(f"--field is {text!r}; expected 'NAME=KEY [UNIT]'")
-    return name.strip(), value.strip()
