@@ -99,4 +99,3 @@ def _write(folder: Any, args: argparse.Namespace, places: Sequence[Place], found
     if args.trajectory is not None:
         steps = [atoms for one in found for atoms in one.path or ()]
         write_atomically(args.trajectory, lambda path: ase.io.write(path, steps, format="traj"))
-

@@ -6,19 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from anipot import workfolder
 from anipot.dynamics.run import MolecularDynamics
 from anipot.dynamics.spectrum import DynamicsSpectrum
 from anipot.dynamics.summary import plot_log, read_log, summarize
-from anipot.workfolder import WorkFolder, can_draw
+from anipot.workfolder import WorkFolder
 
 
-def write_run(folder: WorkFolder, dynamics: MolecularDynamics, ended: str, seconds: float, steps: int) -> dict[str, Any]:
+def write_run(
+    folder: WorkFolder | None, dynamics: MolecularDynamics, ended: str, seconds: float, steps: int
+) -> dict[str, Any]:
     """Write ``results.json`` and a picture of the log, and return the numbers, with their units in the keys.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Of the run; None to write nothing.
     dynamics
         The run.
     ended
@@ -38,8 +41,10 @@ def write_run(folder: WorkFolder, dynamics: MolecularDynamics, ended: str, secon
     facts |= summarize(log, len(dynamics.atoms)) | {"uncertain_frames": dynamics.uncertain}
     rate = steps * dynamics.settings.timestep * 1e-6 / seconds * 86400
     facts |= {"wall_seconds": seconds, "ns_per_day": rate}
+    if folder is None:
+        return facts
     folder.write_results(facts)
-    if can_draw():
+    if workfolder.can_draw():
         folder.save_picture("md", plot_log(log)[0])
     return facts
 
@@ -69,7 +74,7 @@ def write_spectrum(folder: WorkFolder, spectrum: DynamicsSpectrum) -> dict[str, 
     table = np.column_stack([spectrum.wavenumbers, spectrum.values])
     header = f"wavenumber_per_cm,{names[kind]}"
     np.savetxt(folder / f"{kind}.csv", table, "%.6g", ",", header=header, comments="")
-    if can_draw():
+    if workfolder.can_draw():
         folder.save_picture(kind, spectrum.plot())
     return {
         "peaks_per_cm": spectrum.peaks(),

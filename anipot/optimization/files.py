@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from anipot import workfolder
 from anipot.optimization.pictures import plot_convergence
 from anipot.optimization.result import Optimized
-from anipot.workfolder import WorkFolder, can_draw
+from anipot.workfolder import WorkFolder
 
 
 def write_optimized(folder: WorkFolder, found: Sequence[Optimized], fmax: float) -> None:
@@ -38,7 +39,7 @@ def write_optimized(folder: WorkFolder, found: Sequence[Optimized], fmax: float)
     for one in found:
         one.atoms.info["converged"] = one.converged
     ase.io.write(folder / "optimized.xyz", [one.atoms for one in found], format="extxyz")
-    if can_draw():
+    if workfolder.can_draw():
         folder.save_picture("convergence", plot_convergence(found, fmax))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from anipot import workfolder
 from anipot.spectroscopy.modes import NormalModes
-from anipot.workfolder import WorkFolder, can_draw
+from anipot.workfolder import WorkFolder
 
 
 def write_modes(folder: WorkFolder, modes: NormalModes, name: str = "", width: float = 10.0) -> None:
@@ -37,5 +38,5 @@ def write_modes(folder: WorkFolder, modes: NormalModes, name: str = "", width: f
     (folder / "modes").mkdir(exist_ok=True)
     for i in range(len(modes.frequencies)):
         modes.animate(i, folder / "modes" / f"{name}{i:03d}.xyz")
-    if can_draw() and len(modes.frequencies):
+    if workfolder.can_draw() and len(modes.frequencies):
         folder.save_picture(f"{name}spectrum", modes.plot(width=width))

@@ -53,7 +53,8 @@ class Thermochemistry:
 
     def __repr__(self) -> str:
         energy = f"{'G' if self.kind == 'ideal gas' else 'F'} {self.free_energy:.4f} eV"
-        return f"Thermochemistry({self.kind} at {self.temperature:g} K, {energy}, TS {self.temperature * self.entropy:.4f} eV)"
+        heat = f"TS {self.temperature * self.entropy:.4f} eV"
+        return f"Thermochemistry({self.kind} at {self.temperature:g} K, {energy}, {heat})"
 
     def results(self) -> dict[str, Any]:
         """Return the numbers with their units in the keys."""
