@@ -93,6 +93,30 @@ def test_batches_are_bounded(model, relaxed, monkeypatch):
         np.testing.assert_allclose(one.frequencies, relaxed[name].frequencies, atol=1e-6)
 
 
+def test_molecules_and_crystals_in_one_batch(model, relaxed):
+    from ase.build import bulk
+
+    diamond, ammonia = bulk("C").repeat((2, 2, 1)), relaxed["NH3"].atoms
+    alone = anipot.normal_modes(diamond, model)[0]
+    together = anipot.normal_modes([ammonia, diamond, relaxed["CH3OH"].atoms], model)
+    np.testing.assert_allclose(together[1].frequencies, alone.frequencies, atol=1e-3)
+    np.testing.assert_allclose(together[0].frequencies, relaxed["NH3"].frequencies, atol=1e-6)
+
+
+def test_a_molecule_in_a_box_turns(model, relaxed):
+    """One that does not reach its images has lost its rotations, periodic or not."""
+    boxed = relaxed["NH3"].atoms.copy()
+    boxed.set_cell([12, 12, 12])
+    boxed.center()
+    boxed.pbc = True
+    cut = boxed.copy()
+    cut.translate([6, 6, 0.2])
+    cut.wrap()
+    assert np.ptp(cut.positions, axis=0).max() > 10
+    for found in anipot.normal_modes([boxed, cut], model):
+        np.testing.assert_allclose(found.frequencies, relaxed["NH3"].frequencies, atol=1e-4)
+
+
 def test_turned_and_moved(model, relaxed):
     atoms = relaxed["CH3OH"].atoms.copy()
     atoms.rotate(50, (1, 2, 3))
