@@ -7,6 +7,9 @@
 Å and Hartree throughout; eV only in the ASE calculator, ``model.ase()``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
 from anipot.energy import EnergyShifter, Sequential
@@ -47,7 +50,13 @@ from anipot.structures import SpeciesConverter, SpeciesCoordinates, SpeciesEnerg
 from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
+if TYPE_CHECKING:
+    from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
+
 __version__ = "0.1.0"
+
+#: Imported when they are first used, as they bring ASE along.
+_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy")
 
 __all__ = [
     "ACSF",
@@ -73,7 +82,9 @@ __all__ = [
     "GaussianBasis",
     "Members",
     "MollifierCutoff",
+    "NormalModes",
     "PaiNN",
+    "Phonons",
     "Polarizability",
     "Potential",
     "ScSchNet",
@@ -92,7 +103,9 @@ __all__ = [
     "hessian_vector_product",
     "load",
     "models",
+    "normal_modes",
     "pad",
+    "phonons",
     "reference_path",
     "single_point",
     "units",
@@ -100,3 +113,13 @@ __all__ = [
     "wACSF",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"anipot.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'anipot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

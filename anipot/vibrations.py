@@ -96,8 +96,7 @@ def _one(masses: Tensor, hessian: Tensor, positions: Tensor | None, mode_type: s
     weighted = (weighted + weighted.T) / 2
     if positions is not None:
         rigid = _rigid_motions(positions.double()[real], masses[real])
-        outside = torch.eye(len(keep), dtype=weighted.dtype, device=weighted.device) - rigid @ rigid.T
-        eigenvalues, vectors = _eigh_projected(outside @ weighted @ outside, rigid)
+        eigenvalues, vectors = _with_rigid(*modes_outside(weighted, rigid), rigid)
     else:
         eigenvalues, vectors = torch.linalg.eigh(weighted)
     freqs = eigenvalues.sign() * eigenvalues.abs().sqrt() * unit
@@ -130,12 +129,37 @@ def _rigid_motions(positions: Tensor, masses: Tensor) -> Tensor:
     return basis[:, sizes > 1e-6 * sizes[0]]  # a linear molecule has 5, an atom 3
 
 
-def _eigh_projected(weighted: Tensor, rigid: Tensor) -> tuple[Tensor, Tensor]:
-    """Diagonalise in the space outside the rigid motions, and put those back as exact zeros in their place."""
+def modes_outside(weighted: Tensor, rigid: Tensor) -> tuple[Tensor, Tensor]:
+    """Diagonalise a mass-weighted Hessian in the space outside some motions.
+
+    Parameters
+    ----------
+    weighted
+        (3n, 3n), symmetric, Hartree/(Å² u).
+    rigid
+        (3n, k) orthonormal columns.
+
+    Returns
+    -------
+    values, vectors
+        (3n − k,) eigenvalues from the lowest up, and (3n, 3n − k) eigenvectors, orthonormal columns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> values, vectors = modes_outside(torch.diag(torch.tensor([1.0, 2.0, 3.0])), torch.eye(3)[:, :1])
+    >>> values.tolist(), tuple(vectors.shape)
+    ([2.0, 3.0], (3, 2))
+    """
     outside = torch.linalg.svd(rigid, full_matrices=True)[0][:, rigid.shape[1] :]
     values, vectors = torch.linalg.eigh(outside.T @ weighted @ outside)
+    return values, outside @ vectors
+
+
+def _with_rigid(values: Tensor, vectors: Tensor, rigid: Tensor) -> tuple[Tensor, Tensor]:
+    """Put rigid motions back as exact zeros in their place."""
     values = torch.cat([values, values.new_zeros(rigid.shape[1])])
-    vectors = torch.cat([outside @ vectors, rigid], dim=1)
+    vectors = torch.cat([vectors, rigid], dim=1)
     order = torch.argsort(values, stable=True)
     return values[order], vectors[:, order]
 

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,19 @@ class WorkFolder:
         """
         for ending in ("png", "svg"):
             axes.figure.savefig(self / f"{name}.{ending}", dpi=150)
+
+
+def write_atomically(path: str, write: Callable[[str], None]) -> None:
+    """Write to a file beside ``path``, then put it in place; an interrupted write leaves nothing behind."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        write(str(temporary))
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def can_draw() -> bool:

@@ -1,9 +1,8 @@
-"""The command: output that ASE reads back, exit codes, and dynamics that survive a kill."""
+"""The command: output that ASE reads back, exit codes."""
 
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,9 +65,7 @@ def test_bad_usage(model, water, capsys, extra, text):
     assert text in capsys.readouterr().err
 
 
-def test_vib_and_info(model, water, capsys):
-    assert main(["vib", water, "--model", model]) == 0
-    assert "zero-point energy" in capsys.readouterr().out
+def test_info(model):
     assert main(["info", model]) == 0
 
 
@@ -78,212 +75,18 @@ def test_opt_not_converged(model, water, tmp_path):
     assert not ase.io.read(out).info["converged"]
 
 
-@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
-def test_md_resumes_to_the_same_end(model, water, tmp_path, ensemble):
-    ends = []
-    for name, stops in (("a", [20]), ("b", [13, 20])):
-        out = str(tmp_path / f"{name}.xyz")
-        for i, stop in enumerate(stops):
-            options = ["--ensemble", ensemble, "--interval", "5", "--timestep", "0.1", "--temperature", "10"]
-            resume = ["--resume"] if i else []
-            assert (
-                main(["md", water, "--model", model, "--steps", str(stop), "--trajectory", out, *options, *resume]) == 0
-            )
-        frames = ase.io.read(out, ":")
-        assert [a.info["step"] for a in frames] == [0, 5, 10, 15, 20]
-        ends.append(frames[-1].positions)
-    assert ends[1] == pytest.approx(ends[0], abs=1e-6)
-
-
 def run_shell(hook, *args):
     """Run the command in a process of its own, after ``hook``, which arranges for a signal."""
-    code = f"import os, signal, sys\nfrom anipot.cli import checkpoint, main, sp\n{hook}\nsys.exit(main())"
+    code = f"import os, signal, sys\nfrom anipot.cli import main, sp\n{hook}\nsys.exit(main())"
     root = Path(anipot.__file__).parents[1]
     command, env = [sys.executable, "-c", code, *args], os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120)
-
-
-def md(model, file, out, steps, *extra):
-    """Run dynamics in this process and return the exit code."""
-    options = ["--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10", "--steps", str(steps)]
-    return main(["md", str(file), *options, "--trajectory", f"{out}.xyz", "--log", f"{out}.log", *extra])
-
-
-def check_same_run(one, other):
-    """Check that two runs left the same frames, log and final state."""
-    frames, others = (ase.io.read(f"{name}.xyz", ":") for name in (one, other))
-    assert [a.info["step"] for a in frames] == [a.info["step"] for a in others]
-    for a, b in zip(frames, others, strict=True):
-        np.testing.assert_allclose(a.positions, b.positions, atol=1e-7)
-        np.testing.assert_allclose(a.cell.array, b.cell.array, atol=1e-7)
-    np.testing.assert_allclose(np.loadtxt(f"{one}.log"), np.loadtxt(f"{other}.log"), rtol=1e-5, atol=1e-5)
-    states = [dict(np.load(f"{name}.xyz.restart.npz")) for name in (one, other)]
-    assert set(states[0]) == set(states[1])
-    for key in set(states[0]) - {"facts"}:
-        np.testing.assert_allclose(states[0][key], states[1][key], rtol=1e-6, atol=1e-7, err_msg=key)
 
 
 @pytest.fixture
 def box(tmp_path):
     ase.io.write(tmp_path / "box.xyz", Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5] * 3, pbc=1))
     return str(tmp_path / "box.xyz")
-
-
-@pytest.mark.parametrize("name", ["state", "state.chk", "state.npz"])
-def test_checkpoint_keeps_the_name_it_is_given(model, water, tmp_path, name):
-    restart = tmp_path / "checkpoints" / name
-    restart.parent.mkdir()
-    assert md(model, water, tmp_path / "t", 5, "--restart", str(restart)) == 0
-    assert [p.name for p in restart.parent.iterdir()] == [name]
-    assert md(model, water, tmp_path / "t", 10, "--restart", str(restart), "--resume") == 0
-    assert [a.info["step"] for a in ase.io.read(tmp_path / "t.xyz", ":")] == [0, 5, 10]
-
-
-def test_md_refuses_to_resume_with_other_settings(model, water, box, tmp_path, capsys):
-    out = tmp_path / "t"
-    assert md(model, water, out, 5) == 0
-    before = Path(f"{out}.xyz").read_bytes()
-    other = tmp_path / "other.xyz"
-    ase.io.write(other, Atoms("OHC", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
-    cases = [
-        (water, ["--ensemble", "nvt"], ["nvt", "nve"]),
-        (water, ["--timestep", "0.25"], ["0.25", "0.1"]),
-        (water, ["--temperature", "11"], ["11.0", "10.0"]),
-        (other, [], ["CHO", "H2O", "atom 2 is C here and H there"]),
-        (box, [], ["pbc [True", "[False"]),
-    ]
-    for file, extra, texts in cases:
-        capsys.readouterr()
-        assert md(model, file, out, 10, "--resume", *extra) == 2
-        message = capsys.readouterr().err
-        assert all(text in message for text in texts), message
-    assert md(model, water, out, 4, "--resume") == 2
-    assert "already at step 5" in capsys.readouterr().err
-    assert Path(f"{out}.xyz").read_bytes() == before
-
-
-def test_md_does_not_overwrite(model, water, tmp_path, capsys):
-    out = tmp_path / "t"
-    paths = [Path(f"{out}{ending}") for ending in (".xyz", ".log", ".xyz.restart.npz")]
-    for path in paths:
-        path.write_text("mine")
-        assert md(model, water, out, 5) == 2
-        assert f"{path} exists" in capsys.readouterr().err
-        assert path.read_text() == "mine"
-        path.unlink()
-    paths[0].write_text("mine")
-    assert md(model, water, out, 5, "--overwrite") == 0
-    assert len(ase.io.read(paths[0], ":")) == 2
-    assert md(model, water, out, 5, "--overwrite", "--resume") == 2
-    assert md(model, water, out, 5, "--overwrite", "--restart", f"{out}.xyz") == 2
-    assert md(model, paths[0], out, 5, "--overwrite") == 2  # the input is no output
-
-
-def test_md_damaged_checkpoint(model, water, tmp_path, capsys):
-    assert md(model, water, tmp_path / "t", 5, "--resume") == 2
-    assert "no checkpoint" in capsys.readouterr().err
-    Path(tmp_path / "t.xyz.restart.npz").write_text("no zip")
-    assert md(model, water, tmp_path / "t", 5, "--resume") == 2
-    assert "is not a checkpoint" in capsys.readouterr().err
-
-
-KILL = """
-write = checkpoint.write
-def dying(path, atoms, dynamics, rng, files, step, settings):
-    if step == 15:  # the trajectory is ahead of the checkpoint, and ends in half a frame
-        open(files[0], "a").write("3\\nProperties=spec")
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(path, atoms, dynamics, rng, files, step, settings)
-checkpoint.write = dying
-"""
-
-
-@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
-def test_md_survives_sigkill(model, water, tmp_path, ensemble):
-    extra = ["--ensemble", ensemble]
-    assert md(model, water, tmp_path / "a", 23, *extra) == 0
-    out = tmp_path / "b"
-    args = ["md", water, "--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10", *extra]
-    args += ["--steps", "23", "--trajectory", f"{out}.xyz", "--log", f"{out}.log"]
-    assert run_shell(KILL, *args).returncode == -signal.SIGKILL
-    assert "step=15" in Path(f"{out}.xyz").read_text()
-    assert md(model, water, out, 23, *extra, "--resume") == 0
-    assert [a.info["step"] for a in ase.io.read(f"{out}.xyz", ":")] == [0, 5, 10, 15, 20, 23]
-    assert np.loadtxt(f"{out}.log")[:, 0].tolist() == [0, 5, 10, 15, 20, 23]
-    check_same_run(tmp_path / "a", out)
-
-
-def test_md_sigint_writes_a_checkpoint(model, water, tmp_path):
-    assert md(model, water, tmp_path / "a", 20) == 0
-    hook = """
-from anipot.cli import md
-dynamics = md._dynamics
-def interrupted(*args):
-    made = dynamics(*args)
-    made.attach(lambda: made.nsteps == 12 and os.kill(os.getpid(), signal.SIGINT))
-    return made
-md._dynamics = interrupted
-"""
-    out = tmp_path / "b"
-    args = ["md", water, "--model", model, "--interval", "5", "--timestep", "0.1", "--temperature", "10"]
-    args += ["--steps", "1000000", "--trajectory", f"{out}.xyz", "--log", f"{out}.log"]
-    done = run_shell(hook, *args)
-    assert done.returncode == 130, done.stderr
-    assert "interrupted" in done.stderr
-    with np.load(f"{out}.xyz.restart.npz") as state:
-        assert json.loads(str(state["facts"]))["step"] == 12
-    assert md(model, water, out, 20, "--resume") == 0
-    check_same_run(tmp_path / "a", out)
-
-
-def test_md_records_the_last_step_once(model, water, tmp_path):
-    out = tmp_path / "t"
-    for stop, steps in ((7, [0, 5, 7]), (7, [0, 5, 7]), (10, [0, 5, 10]), (10, [0, 5, 10]), (12, [0, 5, 10, 12])):
-        assert md(model, water, out, stop, *(["--resume"] if Path(f"{out}.xyz").exists() else [])) == 0
-        assert [a.info["step"] for a in ase.io.read(f"{out}.xyz", ":")] == steps
-        assert np.loadtxt(f"{out}.log")[:, 0].tolist() == steps
-
-
-def test_npt_resumes_to_the_same_end(model, box, tmp_path, capsys):
-    extra = ["--ensemble", "npt", "--pressure", "1000"]
-    assert md(model, box, tmp_path / "a", 20, *extra) == 0
-    assert md(model, box, tmp_path / "b", 7, *extra) == 0
-    assert md(model, box, tmp_path / "b", 20, "--ensemble", "npt", "--pressure", "2", "--resume") == 2
-    assert "1000.0" in capsys.readouterr().err
-    assert md(model, box, tmp_path / "b", 20, *extra, "--resume") == 0
-    cells = [a.cell.lengths()[0] for a in ase.io.read(tmp_path / "a.xyz", ":")]
-    assert cells[0] != cells[-1]
-    check_same_run(tmp_path / "a", tmp_path / "b")
-
-
-def test_initial_momenta_do_not_drift(model, water, box, tmp_path):
-    for name, file in (("free", water), ("periodic", box)):
-        out = tmp_path / name
-        assert md(model, file, out, 0) == 0
-        with np.load(f"{out}.xyz.restart.npz") as state:
-            momenta, positions = state["momenta"], state["positions"]
-        assert np.abs(momenta).max() > 0.01
-        np.testing.assert_allclose(momenta.sum(0), 0, atol=1e-12)
-        atoms = Atoms("OH2", positions, momenta=momenta)
-        rotation = np.abs(atoms.get_angular_momentum()).max()
-        assert rotation < 1e-10 if name == "free" else rotation > 1e-4
-
-
-def test_momenta_of_an_atom_and_a_linear_molecule(model, tmp_path):
-    for name, atoms in (("one", Atoms("H")), ("two", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))):
-        ase.io.write(tmp_path / f"{name}-in.xyz", atoms)
-        assert md(model, tmp_path / f"{name}-in.xyz", tmp_path / name, 5) == 0
-        assert np.isfinite(ase.io.read(f"{tmp_path / name}.xyz").positions).all()
-
-
-@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
-def test_log_has_the_columns_of_its_header(model, tmp_path, pbc):
-    atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5] * 3, pbc=pbc)
-    ase.io.write(tmp_path / "in.xyz", atoms)
-    assert md(model, tmp_path / "in.xyz", tmp_path / "t", 10) == 0
-    lines = Path(tmp_path / "t.log").read_text().splitlines()
-    assert {len(line.split()) for line in lines[1:]} == {len(lines[0].removeprefix("#").split())}
-    assert np.isfinite(np.loadtxt(tmp_path / "t.log")).all() == all(pbc)
 
 
 def sp(model, out, *args):
@@ -426,7 +229,7 @@ def test_opt_cell_keeps_stress(model, box, tmp_path):
 def test_stress_wants_a_volume(model, tmp_path, capsys):
     file, out = str(tmp_path / "slab.xyz"), str(tmp_path / "o.xyz")
     ase.io.write(file, Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=[5, 5, 0], pbc=(1, 1, 0)))
-    npt = ["md", file, "--ensemble", "npt", "--steps", "1", "--trajectory", out]
+    npt = ["md", file, "--ensemble", "npt", "--steps", "1", "--folder", out]
     for args in (["sp", file, "--stress", "-o", out], ["opt", file, "--cell", "-o", out], npt):
         assert main([*args, "--model", model]) == 2
         assert "frame 0 has the cell" in capsys.readouterr().err
@@ -438,24 +241,6 @@ def test_opt_cell_wants_a_period(model, water, tmp_path, capsys):
     assert "frame 0 is not periodic" in capsys.readouterr().err
 
 
-def test_vib_json(model, water, tmp_path):
-    out = tmp_path / "v.json"
-    assert main(["vib", water, "--model", model, "-o", str(out)]) == 0
-    values = json.loads(out.read_text())
-    n = len(values["frequencies_per_cm"])
-    assert n in (3, 9)
-    assert np.shape(values["modes"]) == (n, 3, 3)
-    for key in ("reduced_masses_u", "force_constants_mdyne_per_angstrom"):
-        assert len(values[key]) == n
-    assert values["zero_point_energy_ev"] >= 0
-
-
-def test_vib_opt(model, water, tmp_path):
-    out = tmp_path / "v.json"
-    assert main(["vib", water, "--model", model, "--index", "1", "--opt", "-o", str(out)]) == 0
-    assert json.loads(out.read_text())["fmax_ev_per_angstrom"] < 0.001
-
-
 @pytest.mark.parametrize(
     "args",
     [
@@ -463,7 +248,7 @@ def test_vib_opt(model, water, tmp_path):
         ["sp", "none.xyz", "--debug"],
         ["opt", "none.xyz", "--debug", "-o", "o.xyz"],
         ["vib", "none.xyz", "--debug"],
-        ["md", "none.xyz", "--debug", "--steps", "1", "--trajectory", "o.xyz"],
+        ["md", "none.xyz", "--debug", "--steps", "1"],
     ],
 )
 def test_debug_shows_the_traceback(model, tmp_path, monkeypatch, capsys, args):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sqlite3
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -369,11 +371,14 @@ def test_signs_of_ani1_are_asked_for(tmp_path):
     ani1(path)
     assert set(open_source(path).quantities) == {"energies"}
     with pytest.raises(
-        DataError, match=r"'forces' holds forces in some files .* and gradients in others; say .*'negate'"
+        DataError, match=r"'forces' holds forces in some files .* and gradients in others; say fields=.*'\+forces'"
     ):
         open_source(path, fields={"forces": "forces"})
-    said = open_source(path, fields={"forces": {"key": "forces", "negate": False}})
-    np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], -WATER.forces)
+    for forces in ({"key": "forces", "negate": False}, "+forces"):
+        said = open_source(path, fields={"forces": forces})
+        np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], -WATER.forces)
+    said = open_source(path, fields={"forces": "-forces [Hartree/Å]"})
+    np.testing.assert_array_equal(said.read(0, slice(0, 4)).properties["forces"], WATER.forces)
 
 
 def test_methods_of_ani1x_are_asked_for(tmp_path):
@@ -729,6 +734,34 @@ def test_damaged_frames_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=rf"a\.xyz, {message}"):
         read_all(path, fields={"energies": "energy [eV]"})
+
+
+def test_damaged_frames_do_not_keep_a_file_from_being_opened(tmp_path):
+    """The first frame tells what a file holds; where it cannot be read others do."""
+    path = tmp_path / "a.xyz"
+    late = FRAME.replace("energy=1.0", "energy=1.0 late=2.0")
+    bad = FRAME.replace("H 0 0 1", "Xx 0 0 1")
+    path.write_text(bad + 150 * FRAME + bad.replace("energy", "late=3.0 energy") + late + 150 * FRAME)
+    source = open_source(path, fields={"energies": "energy [eV]", "late": "late"})
+    assert source.read(0, slice(152, 153)).properties["late"] == 2.0
+    with pytest.raises(DataError, match="frame 0 cannot be read"):
+        source.read(0, slice(0, 1))
+    path.write_text(bad)
+    with pytest.raises(DataError, match="frame 0 cannot be read"):
+        open_source(path, fields={"energies": "energy [eV]"})
+
+
+def test_damaged_rows_do_not_keep_a_database_from_being_opened(tmp_path):
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as database:
+        for i in range(3):
+            database.write(_calculated(WATER, i))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE systems SET positions = x'00' WHERE id = 1")
+    source = open_source(path, length="Å", fields={"energies": "energy [eV]"})
+    assert np.isfinite(source.read(0, slice(1, 3)).properties["energies"]).all()
+    with pytest.raises(DataError, match=r"row 0 \(id 1\) cannot be read"):
+        source.read(0, slice(0, 1))
 
 
 def test_damaged_rows_are_named(tmp_path):

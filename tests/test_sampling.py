@@ -609,6 +609,23 @@ def test_keys_and_units_of_results(picked, tmp_path):
     assert found["forces"] == pytest.approx(-0.5 / 0.529177210564, rel=1e-6)
 
 
+def test_a_dipole_of_three_atoms_is_no_value_of_atoms(model, molecules, tmp_path):
+    water = [atoms for atoms in molecules if len(atoms) == 3]
+    assert water
+    sample(model, tmp_path / "w.h5", water, CALM, progress=False)
+    teacher = committee(members=1).ase()
+    frames = [computed(atoms, teacher) for atoms in ase.io.read(tmp_path / "w.extxyz", ":")]
+    ase.io.write(tmp_path / "r.extxyz", frames)
+    fields = {"energies": "energy [eV]", "forces": "forces [eV/Å]", "dipole": "dipole [e*Å]"}
+    picked = open_source(tmp_path / "w.h5")
+    join(picked, [tmp_path / "r.extxyz"], tmp_path / "t.h5", fields=fields, progress=False)
+    found = open_source(tmp_path / "t.h5").read(0, slice(0, 1)).properties
+    np.testing.assert_allclose(found["dipole"][0], frames[0].positions.sum(0), rtol=1e-6)
+    assert found["forces"].shape == (1, 3, 3)
+    with pytest.raises(DataError, match=r"no result has charges \('q \[e\]'\); nothing was written"):
+        join(picked, [tmp_path / "r.extxyz"], tmp_path / "u.h5", fields=fields | {"charges": "q [e]"}, progress=False)
+
+
 def test_results_that_do_not_fit_are_named(picked, tmp_path):
     teacher = committee(members=1).ase()
     frames = [computed(atoms, teacher) for atoms in ase.io.read(picked.with_suffix(".extxyz"), ":")]

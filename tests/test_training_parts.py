@@ -22,8 +22,10 @@ from anipot.training.building import build_potential, freeze, start_from
 from anipot.training.cache import FeatureCache
 from anipot.training.config import DataSettings, ModelSettings, SplitSettings
 from anipot.training.data import open_parts
+from anipot.training.folder import RunFolder
 from anipot.training.layers import Scales
 from anipot.training.reading import differences, parse, to_plain
+from anipot.training.run import Run
 from anipot.training.starting import (
     energy_scale,
     scale_outputs,
@@ -63,6 +65,10 @@ def test_settings_survive_writing(tmp_path):
     assert settings.data.path == ["a.h5", "b.h5"]
     assert settings.folder == "runs/a"
     assert parse(to_plain(settings)) == settings
+    assert [o.weight for o in read_settings(tmp_path / "a.yaml", overrides[1:2]).outputs] == [
+        1.0,
+        0.0,
+    ]  # of the default
     (tmp_path / "b.yaml").write_text("outputs: [{property: energies}, {property: forces, weight: 2}]\n")
     assert [o.weight for o in read_settings(tmp_path / "b.yaml", overrides).outputs] == [1.0, 0.0]
 
@@ -76,6 +82,8 @@ def test_settings_survive_writing(tmp_path):
         ("data.batch_size=2.5", "data.batch_size"),
         ("outputs=[{property: energies, los: mae}]", "there is no setting outputs.0.los; did you mean outputs.0.loss?"),
         ("epochs", "expected key=value, got 'epochs'"),
+        ("data.path=[a", r"data.path=\[a: '\[a' is not YAML"),
+        ("outputs.2.weight=1", "outputs is a list of 2, got '2'"),
     ],
 )
 def test_bad_settings_are_named(override, message):
@@ -382,7 +390,9 @@ def test_files_for_each_part(frames, tmp_path):
         ({"split": SplitSettings(60, 0, 0)}, "leaves no structure for validation"),
         ({"checks": "maybe"}, "data.checks must be refuse, skip or ignore"),
         ({"check_limits": {"min_distance": 100.0}}, "data.checks=skip leaves them out"),
-        ({"limits": {"elements": ["H"]}}, "."),
+        ({"limits": {"elements": ["H"]}}, "leaves no structure for train of the 0 that there are"),
+        ({"limits": {"max_atom": 9}}, "data.limits has no argument 'max_atom', did you mean 'max_atoms'"),
+        ({"check_limits": {"force": 9}}, "data.check_limits has no argument 'force'"),
     ],
 )
 def test_bad_data_settings(frames, options, message):
@@ -402,6 +412,35 @@ def test_bad_records_can_be_skipped(frames):
     parts = open_parts(settings, ["energies", "forces"], say=said.append)
     assert sum(len(part) for part in parts.named().values()) < 60
     assert "records are bad" in said[0]
+
+
+def test_limits_do_not_stumble_over_what_is_skipped(frames, tmp_path):
+    lines = frames.read_text().splitlines()
+    lines[3] = "Qq" + lines[3][2:]
+    (tmp_path / "bad.xyz").write_text("\n".join(lines) + "\n")
+    options = {"path": str(tmp_path / "bad.xyz"), "fields": FIELDS, "limits": {"max_atoms": 8}}
+    parts = open_parts(DataSettings(**options, checks="skip"), ["energies"], say=lambda text: None)
+    sound = open_parts(DataSettings(**options | {"path": str(frames)}), ["energies"], say=lambda text: None)
+    assert sum(map(len, parts.named().values())) == sum(map(len, sound.named().values())) - 1
+    with pytest.raises(ValueError, match="frame 0 cannot be read"):
+        open_parts(DataSettings(**options), ["energies"], say=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["best=val_dipole_mae"], "best is 'val_dipole_mae', but the validation gives val_loss, val_energies_loss"),
+        (["stopping={monitor: loss}"], "stopping.monitor is 'loss', but the validation gives val_loss"),
+        (["schedule={kind: plateau, monitor: val_los}"], "schedule.monitor is 'val_los', but"),
+        (["trainer.epochs=3"], "trainer has no argument 'epochs'.*max_epochs"),
+        (["trainer.logger=true"], "trainer.logger is not for settings"),
+    ],
+)
+def test_what_a_trainer_cannot_do_is_said_before_it_begins(frames, tmp_path, overrides, message):
+    fields = 'data.fields={energies: "energy [eV]", forces: "forces [eV/Å]"}'
+    settings = read_settings(None, [f"folder={tmp_path}", f"data.path={frames}", fields, *overrides])
+    with pytest.raises(ValueError, match=message):
+        Run(settings, RunFolder(tmp_path, settings))
 
 
 # ------------------------------------------------------------------------------------------ from one model to the next

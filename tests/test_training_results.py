@@ -46,6 +46,7 @@ def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'data.fields={energies: "energy [eV]", forces: "forces [eV/Å]"}', "trainer.max_epochs=1", "members=2",
         "folds=true", "model.head={class: ANIModel, hidden: [8]}", "model.name=Two ANIs", "tensorboard=false",
         'details={level_of_theory: "a teacher", license: MIT}',
+        "data.transforms=[{class: MaskLabels, names: forces, above: 5.0}]",
     ]  # fmt: skip
     return train(read_settings(None, overrides))
 
@@ -151,6 +152,25 @@ def test_evaluate_in_the_shell(finished, frames, tmp_path, capsys):
     assert "has no part 'exam'; it has train, validation, test" in capsys.readouterr().err
 
 
+def test_evaluate_opens_what_other_commands_open(finished, tmp_path, capsys):
+    """Cells of tables whose axes are said, hints at options, and no result before all data are there."""
+    rng = np.random.default_rng(0)
+    table = {"z": np.array([8, 1, 1]), "R": 2 * rng.random((4, 3, 3)), "cell": np.tile(8.0 * np.eye(3), (4, 1, 1))}
+    np.savez(tmp_path / "t.npz", E=-76.0 + rng.random(4), **table)
+    command = ["evaluate", str(finished), str(tmp_path / "t.npz"), "--length", "Å"]
+    assert main(command) == 2
+    assert "are here --field 'NAME=KEY [UNIT]'" in capsys.readouterr().err
+    command += ["--field", "energies=E [Hartree]"]
+    assert main(command) == 2
+    assert "does not say which axes are periodic" in capsys.readouterr().err
+    assert main([*command, "--pbc", "T", "T", "T"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["t", "4"]
+    assert main([*command[:3], str(tmp_path / "other.npz"), *command[3:], "--pbc", "T", "T", "T"]) == 2
+    said = capsys.readouterr()
+    assert f"there is no file or folder {tmp_path / 'other.npz'}; there is no published data set" in said.err
+    assert said.out == ""
+
+
 def test_settings_in_the_shell(tmp_path, capsys):
     config = tmp_path / "a.yaml"
     config.write_text("data: {path: a.h5}\n")
@@ -194,6 +214,7 @@ def test_export(finished, tmp_path, capsys):
     card = json.loads((target / "card.json").read_text())
     assert (card["key"], card["members"], card["license"]) == ("twoanis", 2, "MIT")
     assert card["training"]["structures"] == {"train": 24, "validation": 3, "test": 3}
+    assert card["training"]["data"]["transforms"] == "MaskLabels(names=forces, above=5.0)"
     text = (target / "README.md").read_text()
     for words in ("Level of theory: a teacher", "A. Author", "DOI: not told", "energies, test: MAE", "seed 0"):
         assert words in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from unittest import mock
 
@@ -148,5 +150,16 @@ def test_a_folder_of_another_run_is_refused(tmp_path, frames):
 
 def test_one_process_at_a_time(tmp_path, frames):
     settings = read_settings(None, [f"folder={tmp_path}", f"data.path={frames}", *SMALL])
-    with RunFolder(tmp_path, settings).held(), pytest.raises(RuntimeError, match="another process is training in"):
+    own = rf"process {os.getpid()} of {socket.gethostname()} is training in {tmp_path}; wait for it, or end it"
+    with RunFolder(tmp_path, settings).held(), pytest.raises(RuntimeError, match=own):
         train(settings)
+    assert not (tmp_path / "config.yaml").exists()  # it was not another's to write
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_settings_that_failed_before_the_start_can_be_corrected(tmp_path, frames):
+    with pytest.raises(ValueError, match="units of energies are not in the file"):
+        run(tmp_path, frames, 'data.fields={energies: "energy", forces: "forces [eV/Å]"}')
+    run(tmp_path, frames, "trainer.max_steps=1")
+    with pytest.raises(ValueError, match=r"holds a run with other settings: seed was 0 and is 1"):
+        run(tmp_path, frames, "trainer.max_steps=1", "seed=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -15,6 +16,7 @@ from training_data import HandMade, Loader, ani, batch, schnet
 import anipot
 from anipot import AtomicNetwork, Charges
 from anipot.training import AtomisticTask, ModelOutput, OptimizerSettings, ScheduleSettings, predict
+from anipot.training.checkpoints import Checkpoints
 from anipot.units import HARTREE_TO_KCALMOL
 
 # Lightning calls what torch 2.13 announces to remove.
@@ -27,8 +29,8 @@ def fit(task, batches, folder=None, logger=False, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer = Trainer(
-            accelerator="cpu", logger=logger, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, default_root_dir=folder, **options,
+            accelerator="cpu", logger=logger, enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=folder, **{"enable_checkpointing": False, **options},
         )  # fmt: skip
         trainer.fit(task, Loader(batches), Loader(batches))
     return trainer
@@ -127,6 +129,33 @@ def test_a_loss_that_is_no_number_ends_the_training():
     task = AtomisticTask(ani(), BOTH, OptimizerSettings("SGD", 1e6))
     with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step \d+: try a smaller learning rate"):
         fit(task, [batch()] * 20, max_epochs=5, log_every_n_steps=1)
+
+
+def test_predictions_that_are_no_numbers_are_no_small_loss(tmp_path):
+    """NaN in the validation ends a training; it is not a label that is missing, which would make a loss of 0."""
+    task = AtomisticTask(ani(), BOTH, OptimizerSettings(lr=1e-3))
+    with torch.no_grad():
+        next(task.potential.head.parameters()).fill_(torch.nan)
+    checkpoints = Checkpoints(tmp_path, 0.0)
+    with pytest.raises(RuntimeError, match=r"the loss of the validation is inf at step 1: try a smaller learning rate"):
+        fit(task, [batch()], tmp_path, max_epochs=1, callbacks=[checkpoints], enable_checkpointing=True)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_validation_without_labels_is_refused():
+    some = batch()
+    some.properties = {name: torch.full_like(values, torch.nan) for name, values in some.properties.items()}
+    with pytest.raises(ValueError, match="validation data have no labels of energies, forces"):
+        fit(AtomisticTask(ani(), BOTH), [some], max_epochs=1)
+
+
+def test_labels_that_the_validation_lacks_are_nan_and_no_warning():
+    some = batch()
+    some.properties["forces"] = torch.full_like(some.properties["forces"], torch.nan)
+    trainer = fit(AtomisticTask(ani(), BOTH), [some], max_epochs=1)
+    seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert seen["val_loss"] == seen["val_energies_loss"]
+    assert all(math.isnan(seen[name]) for name in ("val_forces_loss", "val_forces_mae", "val_forces_rmse"))
 
 
 def test_processes_share_counts():

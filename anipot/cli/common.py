@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from anipot.cli.errors import UsageError
+from anipot.workfolder import write_atomically as write_atomically
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +119,57 @@ def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: boo
         raise UsageError(f"{where} has the cell {rows} without a volume, which stress needs; give every axis a length")
 
 
+def parse_fields(texts: Iterable[str]) -> dict[str, str]:
+    """Return keys, with units, by the names of quantities.
+
+    >>> parse_fields(["forces=-gradient [Hartree/bohr]"])
+    {'forces': '-gradient [Hartree/bohr]'}
+    """
+    found = {}
+    for text in texts:
+        name, _, key = (part.strip() for part in text.partition("="))
+        if not name or not key:
+            raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
+        found[name] = key
+    return found
+
+
+def open_data(files: Any, args: argparse.Namespace) -> Any:
+    """Open data files as the options ``--layout``, ``--field``, ``--length`` and ``--pbc`` say."""
+    import anipot.data
+
+    pbc = None if args.pbc is None else [axis == "T" for axis in args.pbc]
+    try:
+        return anipot.data.open(files, args.layout, parse_fields(args.field) or None, args.length, pbc)
+    except anipot.data.DataError as error:
+        asked = " fields=" in str(error) or "length=" in str(error)
+        hint = "\nfields and length are here --field 'NAME=KEY [UNIT]' and --length UNIT" if asked else ""
+        raise UsageError(f"{error}{hint}") from error
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that leaves a folder."""
+    parser.add_argument("--folder", help="where results go (default: the name of the file and the command)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what the command left there before")
+
+
+def open_folder(args: argparse.Namespace) -> Any:
+    """Make the folder of a command, by default ``water_vib`` for ``anipot vib water.xyz``, with a copy of the input."""
+    from anipot.workfolder import WorkFolder, can_draw
+
+    path = Path(args.folder or f"{Path(args.file).stem}_{args.command}")
+    if args.overwrite and Path(args.file).resolve().is_relative_to(path.resolve()):
+        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
+    try:
+        folder = WorkFolder(path, args.argv, overwrite=args.overwrite)
+    except FileExistsError as error:
+        raise UsageError(f"{error} (--folder, --overwrite)") from error
+    folder.add_input(args.file)
+    if not can_draw():
+        print("anipot: pictures are left out, they need matplotlib: pip install anipot[plot]", file=sys.stderr)
+    return folder
+
+
 def check_ending(path: str | None, endings: tuple[str, ...]) -> None:
     """Refuse an output whose ending says no format that we write, or whose folder is not there."""
     if path is None:
@@ -131,16 +183,3 @@ def check_folder(path: str) -> None:
     """Refuse an output whose folder is not there."""
     if not Path(path).parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {Path(path).parent}")
-
-
-def write_atomically(path: str, write: Callable[[str], None]) -> None:
-    """Write to a file beside ``path``, then put it in place; an interrupted write leaves nothing behind."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        write(str(temporary))
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from anipot.cli import data_fetch, data_report
-from anipot.cli.common import check_folder
+from anipot.cli.common import check_folder, open_data
 from anipot.cli.errors import UsageError
 
 
@@ -86,17 +86,9 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(args: argparse.Namespace) -> Any:
-    from anipot.data import DataError, read_split
-    from anipot.data import open as open_dataset
+    from anipot.data import read_split
 
-    fields = dict(map(_field, args.field))
-    pbc = None if args.pbc is None else [axis == "T" for axis in args.pbc]
-    try:
-        dataset = open_dataset(args.files, args.layout, fields or None, args.length, pbc)
-    except DataError as error:
-        asked = " fields=" in str(error) or "length=" in str(error)
-        hint = "\nfields and length are here --field 'NAME=KEY [UNIT]' and --length UNIT" if asked else ""
-        raise UsageError(f"{error}{hint}") from error
+    dataset = open_data(args.files, args)
     split, part = getattr(args, "split", None), getattr(args, "part", None)
     if (split is None) != (part is None):
         raise UsageError("--split and --part come together")
@@ -106,23 +98,6 @@ def _open(args: argparse.Namespace) -> Any:
     if part not in parts:
         raise UsageError(f"{split} has no part {part!r}; it has {', '.join(parts)}")
     return parts[part]
-
-
-def _field(text: str) -> tuple[str, Any]:
-    """Return the name of a quantity and where the file has it.
-
-    >>> _field("forces=+forces")[1].negate
-    False
-    """
-    from dataclasses import replace
-
-    from anipot.data import Field
-
-    name, equals, key = (part.strip() for part in text.partition("="))
-    if not equals or not key:
-        raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
-    field = Field.parse(name, key.removeprefix("+"))
-    return name, replace(field, negate=False) if key.startswith("+") else field
 
 
 def _progress(text: str) -> str | None:

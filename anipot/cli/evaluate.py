@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anipot.cli.common import load_named
+from anipot.cli.common import load_named, open_data
 from anipot.cli.errors import UsageError
 
 _HELP = """
@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     field = "where a label is, such as energies='energy [eV]'"
     parser.add_argument("--field", action="append", default=[], metavar="NAME=KEY", help=field)
     parser.add_argument("--length", help="unit of coordinates, where the file does not say it")
+    parser.add_argument("--pbc", nargs=3, choices="TF", help="which axes are periodic, where the file does not say it")
     parser.add_argument("--split", metavar="FILE", help="file of a split, of which to take a part; split.json of a run")
     parser.add_argument("--part", default="test", metavar="NAME", help="which part (default: test)")
     parser.add_argument("--unit", default="kcal/mol", help="of energies (default: kcal/mol)")
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_named(_model(args.model), args.device, args.dtype)
     lines = {}
-    for name, dataset in _subsets(args):
+    for name, dataset in list(_subsets(args)):  # all are opened before the first is computed
         outputs = outputs_for(model, dataset)
         if not outputs:
             known = ", ".join(dataset.quantities) or "none"
@@ -68,28 +69,31 @@ def _model(name: str) -> str:
 
 def _subsets(args: argparse.Namespace) -> Any:
     """Yield name and data set of each line."""
-    from anipot.data import open as open_dataset
-    from anipot.data import published, read_split
+    from anipot.data import read_split
 
-    fields = {}
-    for text in args.field:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--field is {text!r}; expected NAME=KEY or NAME='KEY [UNIT]'")
-        fields[key.strip()] = value.strip()
     for place in args.data:
         path = Path(place)
         if not path.exists():
-            yield place, published.load(place)
+            yield place, _published(place)
             continue
         for part in _parts(path):
-            dataset = open_dataset(str(part), args.layout, fields or None, args.length)
+            dataset = open_data(str(part), args)
             if args.split:
                 parts = read_split(args.split, dataset)
                 if args.part not in parts:
                     raise UsageError(f"{args.split} has no part {args.part!r}; it has {', '.join(parts)}")
                 dataset = parts[args.part]
             yield part.stem, dataset
+
+
+def _published(name: str) -> Any:
+    from anipot.data import published
+
+    try:
+        published.find(name)
+    except ValueError as error:
+        raise UsageError(f"there is no file or folder {name}; {error}") from error
+    return published.load(name)
 
 
 def _parts(path: Path) -> list[Path]:

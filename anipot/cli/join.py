@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from anipot.cli.common import check_ending
+from anipot.cli.common import check_ending, parse_fields
 from anipot.cli.errors import UsageError
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from anipot.sampling import join
 
     check_ending(args.output, (".h5", ".hdf5"))
-    fields = dict(_field(text) for text in args.field)
+    fields = parse_fields(args.field)
     facts = {"level_of_theory": args.level_of_theory} if args.level_of_theory else {}
     try:
         report = join(
@@ -59,10 +59,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"anipot: {missing} has no result", file=sys.stderr)
     print(f"{report.joined} structures in {args.output}")
     return 0
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name or not value:
-        raise UsageError(f"--field is {text!r}; expected 'NAME=KEY [UNIT]'")
-    return name.strip(), value.strip()

@@ -1,167 +1,166 @@
-"""``anipot md``: molecular dynamics through ASE, which a killed run can resume."""
+"""``anipot md``: molecular dynamics, which a killed run can resume."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from anipot.cli import checkpoint
-from anipot.cli.common import add_common, check_ending, check_folder, check_frame, load, read_frames
-from anipot.cli.errors import UsageError
+from anipot.cli.common import add_common, check_frame, load, read_frames
+from anipot.cli.errors import RunError, UsageError
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("md", help="molecular dynamics")
-    parser.add_argument("file", metavar="FILE", help="the first frame is the start")
-    parser.add_argument("--ensemble", choices=("nve", "nvt", "npt"), default="nve")
-    parser.add_argument("--temperature", type=float, default=300.0, help="K")
-    parser.add_argument("--pressure", type=float, default=1.0, help="bar")
-    parser.add_argument("--timestep", type=float, default=0.5, help="fs")
+    parser.add_argument("file", metavar="FILE", help="where to start")
+    parser.add_argument("--index", default="0", help="which frame of FILE (default: 0; -1 is the last)")
+    parser.add_argument("--keep-momenta", action="store_true", help="start with the momenta of FILE, do not draw any")
     parser.add_argument("--steps", type=int, required=True, help="total number, those before a resume included")
-    parser.add_argument("--friction", type=float, default=0.01, help="1/fs, of the Langevin thermostat")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trajectory", required=True, help=".xyz or .extxyz")
-    parser.add_argument("--log", help="one line an interval")
-    parser.add_argument("--interval", type=int, default=10, help="steps between frames, log lines and checkpoints")
-    parser.add_argument("--restart", help="checkpoint (default: the trajectory with .restart.npz)")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on from the checkpoint, with the same settings")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier trajectory, log and checkpoint")
+    parser.add_argument("--timestep", type=float, default=0.5, help="fs (default: 0.5)")
+    parser.add_argument("--temperature", type=float, default=300.0, help="K (default: 300)")
+    parser.add_argument("--ensemble", choices=("nve", "nvt", "npt"), default="nve", help="(default: nve)")
+    parser.add_argument("--thermostat", choices=("langevin", "nose-hoover"), default="langevin", help="of nvt")
+    parser.add_argument("--friction", type=float, default=0.01, help="1/fs, of the Langevin thermostat (default: 0.01)")
+    parser.add_argument("--barostat", choices=("isotropic", "full"), default="isotropic", help="of npt")
+    parser.add_argument("--pressure", type=float, default=1.0, help="bar (default: 1)")
+    parser.add_argument("--tdamp", type=float, help="fs, time of a Nosé–Hoover chain (default: 100 steps)")
+    parser.add_argument("--pdamp", type=float, help="fs, time of the barostat (default: 1000 steps)")
+    parser.add_argument("--seed", type=int, default=0, help="of momenta and noise")
+    add_outputs(parser)
     add_common(parser)
     parser.set_defaults(run=run)
 
 
+def add_outputs(parser: Any) -> None:
+    """Add what is written, and when to stop."""
+    parser.add_argument("--folder", help="where everything is written (default: the stem of FILE with _md)")
+    parser.add_argument("--format", choices=("extxyz", "h5md", "both"), default="extxyz", help="of the trajectory")
+    parser.add_argument("--interval", type=int, default=10, help="steps between frames and log lines (default: 10)")
+    parser.add_argument("--checkpoint-interval", type=int, help="steps between checkpoints (default: about 100)")
+    parser.add_argument("--guard-energy", type=float, metavar="RHO", help="threshold of σ/√N of the members, kcal/mol")
+    parser.add_argument("--guard-force", type=float, metavar="SIGMA", help="threshold of the spread of a force, eV/Å")
+    parser.add_argument("--guard-action", choices=("stop", "save"), default="stop", help="(default: stop)")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the checkpoint, with the same settings")
+    again.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in the folder")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run to the requested number of steps."""
-    import numpy as np
+    from anipot.dynamics import DynamicsError
 
-    check_ending(args.trajectory, (".xyz", ".extxyz"))
-    if args.interval < 1 or args.steps < 0 or args.timestep <= 0 or args.temperature < 0:
-        raise UsageError("md wants --interval >= 1, --steps >= 0, --timestep > 0 and --temperature >= 0")
-    args.restart = args.restart or f"{args.trajectory}.restart.npz"
-    files = [args.trajectory, *([args.log] if args.log else [])]
-    _check_outputs(args, [*files, args.restart])
+    if args.steps < 0:
+        raise UsageError(f"--steps must be 0 or more, got {args.steps}")
+    settings, guard = _settings(args), _guard(args)
     model = load(args)
-    where, atoms = next(read_frames(args.file, "0"))
-    check_frame(where, atoms, model.elements, args.ensemble == "npt")
-    atoms.calc = model.ase()
-    rng = np.random.default_rng(args.seed)
-    state = checkpoint.read(args.restart) if args.resume else None
-    if state is None:
-        _start(atoms, args, rng, files)
-        dynamics = _dynamics(atoms, args, rng)
-        return _loop(atoms, dynamics, args, rng, files, 0)
-    checkpoint.check(args.restart, state, atoms, _settings(args), args.steps)
-    checkpoint.restore_atoms(state, atoms)
-    dynamics = _dynamics(atoms, args, rng)
-    step = checkpoint.restore(state, dynamics, rng, files)
-    return _loop(atoms, dynamics, args, rng, files, step)
-
-
-def _check_outputs(args: argparse.Namespace, files: list[str]) -> None:
-    """Refuse two outputs in one file, the input as an output, and files of an earlier run."""
-    paths = [Path(file).resolve() for file in [args.file, *files]]
-    for i, file in enumerate(files, 1):
-        check_folder(file)
-        if paths[i] in paths[:i]:
-            raise UsageError(f"{file} is named twice; FILE, --trajectory, --log and --restart must be different files")
-        if not (args.resume or args.overwrite) and paths[i].exists():
-            raise UsageError(f"{file} exists already; give --resume to go on or --overwrite to replace it")
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that a resume must repeat."""
-    names = {"nve": (), "nvt": ("friction",), "npt": ("pressure",)}[args.ensemble]
-    return {name: getattr(args, name) for name in ("ensemble", "timestep", "temperature", *names)}
-
-
-def _start(atoms: Any, args: argparse.Namespace, rng: Any, files: list[str]) -> None:
-    from anipot.sampling.dynamics import draw_momenta
-
-    draw_momenta(atoms, args.temperature, rng)
-    Path(args.restart).unlink(missing_ok=True)  # it belongs to files that are gone in a moment
-    for file in files:
-        open(file, "w").close()
-    if args.log:
-        with open(args.log, "w") as log:
-            log.write("# step time_fs E_tot_eV E_pot_eV E_kin_eV T_K density_g_per_cm3 pressure_bar\n")
-
-
-def _dynamics(atoms: Any, args: argparse.Namespace, rng: Any) -> Any:
-    from ase import units
-
-    step = args.timestep * units.fs
-    if args.ensemble == "nve":
-        from ase.md.verlet import VelocityVerlet
-
-        return VelocityVerlet(atoms, step)
-    if args.ensemble == "nvt":
-        from ase.md.langevin import Langevin
-
-        return Langevin(
-            atoms, step, temperature_K=args.temperature, friction=args.friction / units.fs, rng=rng, fixcm=False
-        )
-    from ase.md.nose_hoover_chain import IsotropicMTKNPT
-
-    pressure = args.pressure * units.bar
-    return IsotropicMTKNPT(atoms, step, args.temperature, pressure, tdamp=100 * step, pdamp=1000 * step)
-
-
-def _loop(atoms: Any, dynamics: Any, args: argparse.Namespace, rng: Any, files: list[str], step: int) -> int:
-    from tqdm import tqdm
-
-    def save(step: int) -> None:
-        checkpoint.write(args.restart, atoms, dynamics, rng, files, step, _settings(args))
-
-    # A signal waits for the end of the step, so that a checkpoint never holds half of one.
-    stop: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: stop.append(number))
-    begin, first = time.perf_counter(), step
+    frames = list(read_frames(args.file, args.index))
+    if len(frames) != 1:
+        raise UsageError(f"{args.file}: md starts from one frame, but --index {args.index!r} gives {len(frames)}")
+    where, atoms = frames[0]
+    check_frame(where, atoms, model.elements, settings.ensemble == "npt")
+    if args.keep_momenta and not args.resume and not atoms.has("momenta"):
+        raise UsageError(f"{where} has no momenta to keep")
+    _check(args, atoms, model, settings, guard)
+    folder = _folder(args)
+    dynamics = _dynamics(args, atoms, model, folder.path, settings, guard)
+    begin, first = time.perf_counter(), dynamics.step
+    ended = ""
     try:
-        if step == 0:
-            _write(atoms, args, 0)
-            save(0)
-        with tqdm(total=args.steps, initial=step, unit="step", disable=None) as bar:
-            while step < args.steps and not stop:
-                dynamics.run(1)
-                step += 1
-                bar.update()
-                if step % args.interval == 0:
-                    _write(atoms, args, step)
-                if step % args.interval == 0 or step == args.steps or stop:
-                    save(step)
-                    days = (time.perf_counter() - begin) / 86400
-                    bar.set_postfix_str(f"{(step - first) * args.timestep * 1e-6 / days:.3g} ns/day")
-        if step == args.steps and step % args.interval:
-            _write(atoms, args, step)  # after the checkpoint: a resume cuts this frame, which stands off the interval
+        dynamics.run(args.steps, progress=True)
+        ended = "done"
+    except DynamicsError as error:
+        ended = str(error)
+        raise RunError(ended) from error
+    except KeyboardInterrupt:
+        ended = f"interrupted at step {dynamics.step}"
+        raise
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if stop:
-        raise KeyboardInterrupt
+        if ended:
+            _finish(folder, dynamics, ended, time.perf_counter() - begin, first)
     return 0
 
 
-def _write(atoms: Any, args: argparse.Namespace, step: int) -> None:
-    import ase.io
-    from ase import units
+def _settings(args: argparse.Namespace) -> Any:
+    from dataclasses import fields
 
-    atoms.info["step"] = step
-    ase.io.write(args.trajectory, atoms, format="extxyz", append=True)
-    if not args.log:
+    from anipot.dynamics import Settings
+
+    return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+
+
+def _guard(args: argparse.Namespace) -> Any:
+    from anipot.dynamics import Guard
+
+    if args.guard_energy is None and args.guard_force is None:
+        return None
+    return Guard(args.guard_energy, args.guard_force, args.guard_action)
+
+
+def _check(args: argparse.Namespace, atoms: Any, model: Any, settings: Any, guard: Any) -> None:
+    """Refuse what can be refused before the folder of an earlier run is deleted."""
+    from anipot.dynamics.integrators import check_cell_moves
+    from anipot.dynamics.run import check_intervals
+    from anipot.sampling.committee import check_committee
+
+    check_intervals(args.interval, args.checkpoint_interval)
+    if settings.ensemble == "npt":
+        check_cell_moves(atoms)
+    if guard is not None:
+        check_committee(model)
+
+
+def _folder(args: argparse.Namespace) -> Any:
+    from anipot.workfolder import WorkFolder
+
+    path = Path(args.folder or f"{Path(args.file).stem}_md")
+    if args.resume and not (path / "restart.npz").is_file():
+        raise UsageError(f"no checkpoint {path / 'restart.npz'} to resume from")
+    if Path(args.file).resolve().is_relative_to(path.resolve()) and args.overwrite:
+        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
+    try:
+        folder = WorkFolder(path, args.argv, overwrite=args.overwrite, resume=args.resume)
+    except OSError as error:
+        raise UsageError(str(error)) from error
+    if not args.resume:
+        folder.add_input(args.file)
+    return folder
+
+
+def _dynamics(args: argparse.Namespace, atoms: Any, model: Any, path: Path, settings: Any, guard: Any) -> Any:
+    from anipot.dynamics import MolecularDynamics
+
+    return MolecularDynamics(
+        atoms,
+        model,
+        path,
+        settings,
+        interval=args.interval,
+        checkpoint_interval=args.checkpoint_interval,
+        formats=("extxyz", "h5md") if args.format == "both" else (args.format,),
+        guard=guard,
+        seed=args.seed,
+        keep_momenta=args.keep_momenta,
+        resume=args.resume,
+        notice=lambda text: print(f"anipot: warning: {text}", file=sys.stderr),
+    )
+
+
+def _finish(folder: Any, dynamics: Any, ended: str, seconds: float, first: int) -> None:
+    """Write the numbers and the picture."""
+    from anipot.dynamics import plot_log, read_log, summarize
+    from anipot.workfolder import can_draw
+
+    log = read_log(dynamics.log)
+    if not len(log["step"]):  # broken before the first frame
         return
-    potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
-    line = f"{step} {step * args.timestep:.4f} {potential + kinetic:.8f} {potential:.8f} {kinetic:.8f}"
-    line += f" {atoms.get_temperature():.3f}"
-    if atoms.pbc.all():
-        density: float = atoms.get_masses().sum() / atoms.get_volume() * 1e24 * units._amu * 1e3
-        pressure = -atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.bar
-    else:  # neither is defined, but every line has the columns of the header
-        density = pressure = math.nan
-    line += f" {density:.6f} {pressure:.3f}"
-    with open(args.log, "a") as log:
-        log.write(line + "\n")
+    facts = {"ended": ended, "steps": dynamics.step, "settings": dynamics.settings.used(), "model": dynamics.model.name}
+    facts |= summarize(log, len(dynamics.atoms)) | {"uncertain_frames": dynamics.uncertain}
+    rate = (dynamics.step - first) * dynamics.settings.timestep * 1e-6 / seconds * 86400
+    folder.write_results(facts | {"wall_seconds": seconds, "ns_per_day": rate})
+    if can_draw():
+        folder.save_picture("md", plot_log(log)[0])
+    else:
+        print("anipot: no pictures without matplotlib (pip install anipot[plot])", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``anipot vib``: normal modes of a molecule."""
+"""``anipot vib``: normal modes, thermochemistry and spectra of molecules."""
 
 from __future__ import annotations
 
@@ -8,84 +8,151 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anipot.cli.common import Place, add_common, check_ending, check_frame, load, read_frames, write_atomically
+from anipot.cli.common import (
+    Place,
+    add_common,
+    add_folder,
+    check_ending,
+    check_frame,
+    load,
+    open_folder,
+    read_frames,
+    write_atomically,
+)
 from anipot.cli.errors import RunError, UsageError
-from anipot.cli.opt import relax
-
-#: Forces (eV/Å) above which a geometry is no stationary point, and its frequencies mean little.
-LARGE_FORCE = 0.05
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("vib", help="frequencies and normal modes")
+    parser = subparsers.add_parser("vib", help="frequencies, normal modes, thermochemistry and spectra")
     parser.add_argument("file", metavar="FILE")
-    parser.add_argument("-o", "--output", help=".json with frequencies, modes, force constants and reduced masses")
-    parser.add_argument("--index", default="0", help="which frame (default: 0)")
+    parser.add_argument("-o", "--output", help=".json, a copy of results.json")
+    parser.add_argument("--index", default="0", help="which frames (default: the first; : for all)")
     parser.add_argument("--opt", action="store_true", help="relax first, to 0.001 eV/Å")
+    parser.add_argument("--members", action="store_true", help="an error bar on each frequency, by the ensemble")
+    parser.add_argument("--most-common", action="store_true", help="masses of the most common isotopes")
+    mass = "mass of an atom, counted from 0, such as 1=2.0141; may be given again"
+    parser.add_argument("--mass", action="append", default=[], metavar="ATOM=U", help=mass)
+    parser.add_argument("--fix", metavar="ATOMS", help="atoms that do not move, such as 0,1,5")
+    parser.add_argument("--temperature", type=float, default=298.15, help="K (default: 298.15)")
+    parser.add_argument("--pressure", type=float, default=101325.0, help="Pa (default: 101325)")
+    parser.add_argument("--spin", type=float, default=0.0, help="total electron spin: 0.5 for a doublet (default: 0)")
+    parser.add_argument("--symmetry-number", type=int, help="found by default, with pymsym")
+    parser.add_argument(
+        "--low-modes", choices=("harmonic", "raised", "rrho"), default="harmonic", help="below 100 cm⁻¹"
+    )
+    parser.add_argument("--ignore-imaginary", action="store_true", help="in thermochemistry: for transition states")
+    parser.add_argument("--width", type=float, default=10.0, help="of lines in the picture, cm⁻¹ (default: 10)")
+    add_folder(parser)
     add_common(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, dtype="float64")  # float32 would cost some tenths of cm⁻¹, and time is no matter here
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the frequencies and the zero-point energy."""
+    """Print modes and thermochemistry; leave numbers, a picture and moving modes in the folder."""
+    import warnings
+
+    from anipot.spectroscopy import normal_modes
+
     check_ending(args.output, (".json",))
+    if not args.width > 0:
+        raise UsageError(f"--width is {args.width:g}; expected cm⁻¹ above 0")
     model = load(args)
-    frames = list(read_frames(args.file, args.index))
-    if len(frames) != 1:
-        raise UsageError(f"{args.file}: vib takes one frame, but --index {args.index!r} gives {len(frames)}")
-    where, atoms = frames[0]
-    check_frame(where, atoms, model.elements)
-    if atoms.pbc.any():
-        raise UsageError(f"{where} is periodic; vib is for free molecules")
-    if args.opt:
-        atoms.calc = model.ase()
-        if not relax(atoms, 0.001, 1000, "BFGS", False):
-            raise RunError(f"{where} did not relax to 0.001 eV/Å in 1000 steps")
-    values = _analyse(model, atoms, where, args.opt)
-    _print(values)
+    places, frames = _frames(args, model)
+    folder = open_folder(args)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            found = normal_modes(frames, model, optimize=args.opt, members=args.members)
+        except RuntimeError as error:
+            raise RunError(f"{args.file}: {error}") from error
+    for warning in caught:
+        print(f"anipot: warning: {warning.message}", file=sys.stderr)
+    records = [_report(folder, where, modes, args, len(found) == 1) for where, modes in zip(places, found, strict=True)]
+    values = {"model": model.name, "frames": records}
+    folder.write_results(values)
     if args.output is not None:
-        write_atomically(args.output, lambda path: _write(path, values))
+        text = (folder / "results.json").read_text()
+        write_atomically(args.output, lambda path: _write(path, text))
+    print(f"more in {folder.path}")
     return 0
 
 
-def _write(path: str, values: dict[str, Any]) -> None:
-    Path(path).write_text(json.dumps(values, indent=1) + "\n")
+def _write(path: str, text: str) -> None:
+    json.loads(text)
+    Path(path).write_text(text)
 
 
-def _analyse(model: Any, atoms: Any, where: Place, relaxed: bool) -> dict[str, Any]:
-    import torch
-    from ase import units
+def _frames(args: argparse.Namespace, model: Any) -> tuple[list[Place], list[Any]]:
+    """Return checked frames with the masses and fixed atoms of the options."""
+    from ase.constraints import FixAtoms
 
-    from anipot import single_point, vibrational_analysis
-    from anipot.units import HARTREE_TO_EV
+    from anipot.spectroscopy.systems import set_masses
 
-    species = torch.tensor(atoms.numbers, dtype=torch.long, device=model.device)[None]
-    coordinates = torch.tensor(atoms.positions, device=model.device)[None]
+    places, frames = [], []
+    for where, atoms in read_frames(args.file, args.index):
+        check_frame(where, atoms, model.elements)
+        try:
+            set_masses(atoms, "most_common" if args.most_common else None)
+            set_masses(atoms, dict(_mass(text) for text in args.mass))
+        except ValueError as error:
+            raise UsageError(f"{where}: {error}") from error
+        if args.fix is not None:
+            fixed = _atoms(args.fix)
+            if bad := [i for i in fixed if not 0 <= i < len(atoms)]:
+                raise UsageError(f"--fix names atom {bad[0]}, but {where} has {len(atoms)}, 0 to {len(atoms) - 1}")
+            atoms.set_constraint(FixAtoms(fixed))
+        places.append(where)
+        frames.append(atoms)
+    return places, frames
+
+
+def _mass(text: str) -> tuple[int, float]:
+    atom, _, mass = text.partition("=")
     try:
-        result = single_point(model, species, coordinates, hessian=True)
+        return int(atom), float(mass)
     except ValueError as error:
-        raise UsageError(f"{where}: {error}") from error
-    fmax = float(result.forces[0].norm(dim=-1).max()) * HARTREE_TO_EV  # type: ignore[index]
-    if fmax > LARGE_FORCE and not relaxed:
-        print(f"anipot: warning: forces reach {fmax:.3f} eV/Å at {where}; relax it first (--opt)", file=sys.stderr)
-    masses = torch.tensor(atoms.get_masses())
-    hessian = result.hessian[0].double().cpu()  # type: ignore[index]
-    modes = vibrational_analysis(masses, hessian, project=coordinates[0].cpu())
-    zpe = 0.5 * float(modes.freqs.clamp(min=0).sum()) * units.invcm
-    return {
-        "frequencies_per_cm": modes.freqs.tolist(),
-        "reduced_masses_u": modes.rmasses.tolist(),
-        "force_constants_mdyne_per_angstrom": modes.fconstants.tolist(),
-        "modes": modes.modes.tolist(),
-        "zero_point_energy_ev": zpe,
-        "zero_point_energy_kcal_per_mol": zpe / (units.kcal / units.mol),
-        "fmax_ev_per_angstrom": fmax,
+        raise UsageError(f"--mass is {text!r}; expected ATOM=U, such as 1=2.0141") from error
+
+
+def _atoms(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--fix is {text!r}; expected numbers of atoms, such as 0,1,5") from error
+
+
+def _report(folder: Any, where: Place, modes: Any, args: argparse.Namespace, alone: bool) -> dict[str, Any]:
+    """Print one system, write its files, and return its record."""
+    from anipot.workfolder import can_draw
+
+    name = "" if alone else f"frame_{where.frame}_"
+    print(f"{where}: {modes}")
+    values = {"file": where.file, "frame": where.frame, **modes.results()}
+    values["thermochemistry"] = _thermochemistry(modes, args)
+    import ase.io
+
+    ase.io.write(folder / f"{name}geometry.xyz", modes.atoms, format="extxyz")
+    (folder / "modes").mkdir(exist_ok=True)
+    for i in range(len(modes.frequencies)):
+        modes.animate(i, folder / "modes" / f"{name}{i:03d}.xyz")
+    if can_draw() and len(modes.frequencies):
+        folder.save_picture(f"{name}spectrum", modes.plot(width=args.width))
+    return values
+
+
+def _thermochemistry(modes: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Print and return thermochemistry, or why there is none."""
+    options = {
+        "symmetry_number": args.symmetry_number,
+        "spin": args.spin,
+        "low_modes": args.low_modes,
+        "ignore_imaginary": args.ignore_imaginary,
     }
-
-
-def _print(values: dict[str, Any]) -> None:
-    for i, frequency in enumerate(values["frequencies_per_cm"]):
-        print(f"{i:5d} {frequency:12.2f} cm^-1{'  imaginary' if frequency < 0 else ''}")
-    zpe, kcal = values["zero_point_energy_ev"], values["zero_point_energy_kcal_per_mol"]
-    print(f"zero-point energy {zpe:.6f} eV = {kcal:.4f} kcal/mol")
+    try:
+        found = modes.thermochemistry(args.temperature, args.pressure, **options)
+    except (ImportError, ValueError) as error:
+        print(f"no thermochemistry: {error}")
+        return {"error": str(error)}
+    print(found)
+    return found.results()

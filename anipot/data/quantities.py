@@ -81,6 +81,8 @@ class Field:
     def parse(cls, name: str, value: Field | str | Mapping[str, Any]) -> Field:
         """Return a field from what a user writes: ``"key [unit]"``, ``"-key [unit]"``, a mapping, or a field.
 
+        A minus says that the key holds the negative, a plus that it does not, where a layout leaves that open.
+
         Raises
         ------
         ValueError
@@ -88,10 +90,11 @@ class Field:
         """
         if isinstance(value, str):
             text = value.strip()
-            key, _, rest = text.removeprefix("-").partition("[")
+            sign, text = (text[0], text[1:]) if text[:1] in ("-", "+") else ("", text)
+            key, _, rest = text.partition("[")
             if rest and not rest.endswith("]"):
                 raise ValueError(f"field {name!r} is {value!r}; expected 'key', 'key [unit]' or '-key [unit]'")
-            value = cls(key.strip(), rest[:-1].strip() or None, negate=True if text.startswith("-") else None)
+            value = cls(key.strip(), rest[:-1].strip() or None, negate=sign == "-" if sign else None)
         elif isinstance(value, Mapping):
             extra = {k: value[k] for k in ("per_atom", "shape") if k in value}
             unknown = set(value) - {"key", "unit", "negate", "per_atom", "shape"}

@@ -68,34 +68,50 @@ class SubtractBaseline:
     ----------
     potential
         A ``Potential`` of any kind, self energies included: a published model, or repulsion and dispersion alone
-        (``anipot.separate.terms_alone``).
+        (``anipot.separate.terms_alone``). Or the name or file of one, for ``anipot.load``.
     """
 
-    potential: Potential
+    potential: Potential | str
+
+    @cached_property
+    def _loaded(self) -> Potential:
+        import anipot
+
+        return anipot.load(self.potential) if isinstance(self.potential, str) else self.potential
 
     def __call__(self, block: Block) -> Block:
         """Return the block with other labels; those that are missing stay so."""
+        names = ("energies", "forces", "stress")
+        known = {name: block.properties[name].copy() for name in names if name in block.properties}
+        periodic = np.zeros(len(block), dtype=np.bool_)
+        if block.pbc is not None:
+            periodic |= block.pbc.any(axis=1)
+        for rows in (np.flatnonzero(periodic), np.flatnonzero(~periodic)):
+            if len(rows):
+                found = self._labels(
+                    block.take(rows), [name for name in known if name != "stress" or periodic[rows[0]]]
+                )
+                for name, values in found.items():
+                    known[name][rows] -= values
+        return _with(block, **known)
+
+    def _labels(self, block: Block, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Return what the potential says about structures that are all periodic, or all free."""
         from anipot.derivatives import single_point
 
-        cell, pbc = block.cell, block.pbc
-        if pbc is None or cell is None or not pbc.any():
-            cell = pbc = None
-        labels = block.properties
-        wanted = {name: name in labels for name in ("forces", "stress")}
+        cell = pbc = None
+        if block.pbc is not None and block.cell is not None and block.pbc.any():
+            cell, pbc = (torch.from_numpy(np.ascontiguousarray(array)) for array in (block.cell, block.pbc))
         found = single_point(
-            self.potential,
+            self._loaded,
             torch.from_numpy(np.where(block.species > 0, block.species, -1)),
             torch.from_numpy(np.ascontiguousarray(block.coordinates)),
-            None if cell is None else torch.from_numpy(np.ascontiguousarray(cell)),
-            None if pbc is None else torch.from_numpy(np.ascontiguousarray(pbc)),
-            **wanted,
+            cell,
+            pbc,
+            forces="forces" in names,
+            stress="stress" in names,
         )
-        changed = {
-            name: labels[name] - getattr(found, name).numpy()
-            for name in ("energies", "forces", "stress")
-            if name in labels
-        }
-        return _with(block, **changed)
+        return {name: getattr(found, name).numpy() for name in names}
 
 
 @dataclass(frozen=True)

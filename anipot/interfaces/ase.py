@@ -86,7 +86,7 @@ class Calculator(AseCalculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a property; ASE's cache knows nothing of ``atoms.info``, so the charge is looked at here."""
         if atoms is not None:
-            check_charge(_total_charge(atoms))
+            check_charge(total_charge(atoms))
         return super().get_property(name, atoms, allow_calculation)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -159,7 +159,7 @@ class Calculator(AseCalculator):
 
     @torch.inference_mode(False)
     def _evaluate(self, atoms: Atoms, ask: Ask) -> SinglePoint:
-        check_charge(_total_charge(atoms))
+        check_charge(total_charge(atoms))
         result = self._evaluate_natively(atoms, ask)
         if result is not None:
             return result
@@ -225,7 +225,7 @@ def _has_stress(atoms: Atoms) -> bool:
     return bool(atoms.pbc.any()) and float(volume(torch.tensor(atoms.cell.array))) > 0
 
 
-def _total_charge(atoms: Atoms) -> float:
+def total_charge(atoms: Atoms) -> float:
     if "charge" in atoms.info:
         charge = atoms.info["charge"]
         try:

@@ -93,8 +93,9 @@ def check_committee(model: Potential) -> None:
 
 
 def digest(model: Potential) -> str:
-    """Return what tells one model from another: a hash of its weights and of what it is made of."""
-    found = hashlib.sha256(repr(sorted(model.info().items(), key=str)).encode())
+    """Return what tells one model from another: a hash of its weights and of what it is made of, wherever it lies."""
+    facts = {key: value for key, value in model.info().items() if key not in ("file", "source")}
+    found = hashlib.sha256(repr(sorted(facts.items(), key=str)).encode())
     for name, tensor in model.state_dict().items():
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

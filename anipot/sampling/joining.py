@@ -111,6 +111,10 @@ def join(
     report.missing = [text_id(number) for number in matched.places if number not in matched.labels]
     if (report.missing or report.problems) and not incomplete:
         raise DataError(f"{report}; nothing was written (incomplete=True writes what there is)")
+    absent = [name for name in fields or {} if report.joined and name not in matched.quantities]
+    if absent:
+        keys = ", ".join(f"{name} ({fields[name]!r})" for name in absent if fields)
+        raise DataError(f"no result has {keys}; nothing was written")
     facts = {**picked.metadata, **(metadata or {})}
     with StoreWriter(output, {"id": ID} | matched.quantities, facts, overwrite=overwrite) as writer:
         for block in matched.blocks():

@@ -103,8 +103,9 @@ def labels_of(atoms: Any, fields: Mapping[str, Any]) -> tuple[dict[str, NDArray[
     if fields:
         atoms = atoms.copy()
         for key, value in results.items():
-            of_atoms = np.ndim(value) > 0 and len(value) == len(atoms)
-            (atoms.arrays if of_atoms else atoms.info).setdefault(key, value)
+            atoms.info.setdefault(key, value)
+            if np.ndim(value) > 0 and len(value) == len(atoms):  # of atoms, or the dipole of three
+                atoms.arrays.setdefault(key, np.asarray(value))
     blocks, kinds = blocks_of_atoms([atoms], fields)
     values = {name: array[0] for name, array in blocks[0].properties.items() if not np.isnan(array).all()}
     if "energies" not in values:

@@ -12,8 +12,10 @@ from lightning.pytorch import LightningDataModule
 
 from anipot import data
 from anipot.data import AtomsDataset, Batches
+from anipot.data.checks import Checks
+from anipot.data.filters import Limits
 from anipot.training.config import DataSettings
-from anipot.training.objects import make
+from anipot.training.objects import check_names, make
 
 PARTS = ("train", "validation", "test")
 
@@ -102,21 +104,34 @@ def open_data(
     ValueError
         If the data have no labels of the names that are needed, or are bad and to be refused.
     """
-    dataset = _opened(settings, path, names)
-    if settings.limits:  # of labels, too, which are not needed otherwise
-        before = len(dataset)
-        dataset = dataset.filter(**settings.limits)
-        say(f"data: limits leave {len(dataset)} of {before} structures")
-    dataset = dataset.with_transforms(data.Keep(list(names)))
     if settings.checks not in ("refuse", "skip", "ignore"):
         raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
-    if settings.checks != "ignore":
-        try:
-            dataset = dataset.checked(settings.checks, **settings.check_limits)
-        except data.BadRecords as error:
-            raise data.DataError(f"{error.report}\ndata.checks=skip leaves them out") from error
-        if dataset.report is not None and dataset.report.bad:
-            say(str(dataset.report))
+    dataset = _opened(settings, path, names)
+    if settings.checks == "skip":  # before the limits, which cannot be applied to what cannot be read
+        return _limited(_checked(dataset, settings, say), settings, say).with_transforms(data.Keep(list(names)))
+    # What the limits leave out need not be refused.
+    dataset = _limited(dataset, settings, say).with_transforms(data.Keep(list(names)))
+    return dataset if settings.checks == "ignore" else _checked(dataset, settings, say)
+
+
+def _limited(dataset: AtomsDataset, settings: DataSettings, say: Callable[[str], None]) -> AtomsDataset:
+    """Leave out what is beyond the limits, also those of labels that are not needed otherwise."""
+    if not settings.limits:
+        return dataset
+    check_names(settings.limits, Limits, "data.limits")
+    found = dataset.filter(**settings.limits)
+    say(f"data: limits leave {len(found)} of {len(dataset)} structures")
+    return found
+
+
+def _checked(dataset: AtomsDataset, settings: DataSettings, say: Callable[[str], None]) -> AtomsDataset:
+    check_names(settings.check_limits, Checks, "data.check_limits")
+    try:
+        dataset = dataset.checked(settings.checks, **settings.check_limits)
+    except data.BadRecords as error:
+        raise data.DataError(f"{error.report}\ndata.checks=skip leaves them out") from error
+    if dataset.report is not None and dataset.report.bad:
+        say(str(dataset.report))
     return dataset
 
 

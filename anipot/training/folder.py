@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import torch
@@ -50,11 +51,16 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], settings: TrainingSettings) -> None:
         self.path = Path(path)
         self.first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
-        plain = to_plain(settings)
-        if (self.path / CONFIG).is_file():
-            _check_same(self.path, yaml.safe_load((self.path / CONFIG).read_text("utf-8")), plain)
+        self._settings = to_plain(settings)
+        # What failed before it began, for a wrong key or unit of the data, is no run.
+        begun = any(file for place in (START, f"*/{START}") for file in self.path.glob(place))
+        if begun and (self.path / CONFIG).is_file():
+            _check_same(self.path, yaml.safe_load((self.path / CONFIG).read_text("utf-8")), self._settings)
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write(CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def keep_settings(self) -> None:
+        """Write the settings."""
+        self.write(CONFIG, yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -63,19 +69,24 @@ class RunFolder:
         Raises
         ------
         RuntimeError
-            If another process trains in it.
+            If another process trains in it, which is named.
         """
         if not self.first:
             yield
             return
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock, holder = FileLock(self.path / ".lock", timeout=0), self.path / ".held"
         try:
             lock.acquire()
         except Timeout as error:
-            raise RuntimeError(f"another process is training in {self.path}; wait for it, or end it") from error
+            who = holder.read_text("utf-8") if holder.is_file() else "another process"
+            raise RuntimeError(
+                f"{who} is training in {self.path}; wait for it, or end it (what torchrun has started may outlive it)"
+            ) from error
         try:
+            replace(holder, lambda path: path.write_text(f"process {os.getpid()} of {gethostname()}", "utf-8"))
             yield
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def __truediv__(self, name: str) -> Path:

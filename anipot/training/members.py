@@ -43,6 +43,7 @@ def train_all(settings: TrainingSettings) -> Path:
     if settings.members == 1:
         return train(settings)
     folder = RunFolder(settings.folder, settings)
+    folder.keep_settings()
     for member in range(settings.members) if settings.member is None else [settings.member]:
         folder.say(f"member {member} of {settings.members}")
         train(replace(settings, folder=str(folder / f"member{member}"), member=member))
@@ -71,7 +72,7 @@ def _join(folder: RunFolder, settings: TrainingSettings) -> None:
     errors = in_words(results, outputs, settings.error_unit)
     for name, words in errors.items():
         folder.say(f"ensemble: {name}: {words}")
-    potential.details = {**settings.details, "training": facts_of(parts, errors)}
+    potential.details = {**settings.details, "training": facts_of(parts, errors, settings.data)}
     folder.save_model(potential)
     folder.write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
 

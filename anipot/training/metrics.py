@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -41,8 +43,12 @@ class MeanTerms(Metric):
         self.counts += terms.counts
 
     def compute(self) -> Tensor:
-        """Return the means (K,), or a scalar where there is one, float64; NaN where nothing was labelled."""
-        return self.sums / self.counts
+        """Return the means (K,), or a scalar where there is one, float64.
+
+        NaN where nothing was labelled, infinite where a prediction is no number: the two must not be taken for one.
+        """
+        means = (self.sums / self.counts).nan_to_num(nan=math.inf, posinf=math.inf)
+        return torch.where(self.counts > 0, means, math.nan)
 
 
 def error_metrics(outputs: Sequence[ModelOutput]) -> MetricCollection:
@@ -53,6 +59,13 @@ def error_metrics(outputs: Sequence[ModelOutput]) -> MetricCollection:
             metric = MeanAbsoluteError() if name == "mae" else MeanSquaredError(squared=False)
             found[f"{output.property}_{name}"] = metric.set_dtype(torch.float64)
     return MetricCollection(found, compute_groups=False)
+
+
+def means_of(metrics: MetricCollection) -> dict[str, Tensor]:
+    """Return the means over all processes by name; NaN where nothing was labelled."""
+    with warnings.catch_warnings():  # of metrics that have seen no label
+        warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+        return dict(metrics.compute())
 
 
 def update_errors(metrics: MetricCollection, outputs: Sequence[ModelOutput], found: Sequence[Errors]) -> None:

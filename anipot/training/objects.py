@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -56,16 +56,23 @@ def call(
 ) -> Any:
     """Call a constructor with arguments, and with those of ``known`` that it takes."""
     taken = parameters_of(function)
-    for key in arguments:
-        if taken is not None and key not in taken:
-            near = difflib.get_close_matches(key, taken, 1)
-            hint = f", did you mean {near[0]!r}? It has" if near else "; it has"
-            raise ValueError(f"{where}: {name} has no argument {key!r}{hint} {', '.join(taken) or 'none'}")
+    check_names(arguments, function, where, name)
     given = {key: value for key, value in (known or {}).items() if key in (taken or ()) and key not in arguments}
     try:
         return function(*_first(function, known or {}), **given, **arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {name}: {error}") from error
+
+
+def check_names(arguments: Iterable[str], function: Callable[..., Any], where: str, name: str = "") -> None:
+    """Refuse arguments that a function does not take, suggesting near names."""
+    taken = parameters_of(function)
+    for key in arguments:
+        if taken is not None and key not in taken:
+            near = difflib.get_close_matches(key, taken, 1)
+            hint = f", did you mean {near[0]!r}? It has" if near else "; it has"
+            subject = f"{where}: {name} has" if name else f"{where} has"
+            raise ValueError(f"{subject} no argument {key!r}{hint} {', '.join(taken) or 'none'}")
 
 
 def _first(function: Callable[..., Any], known: Mapping[str, Any]) -> list[Any]:

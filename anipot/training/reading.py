@@ -36,7 +36,12 @@ def read_settings(path: str | os.PathLike[str] | None, overrides: Sequence[str] 
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise ValueError(f"expected key=value, got {text!r}")
-        _set(plain, key.split("."), yaml.safe_load(value), text)
+        if key.startswith("outputs."):  # one of those that there are by default
+            plain.setdefault("outputs", to_plain(TrainingSettings().outputs))
+        try:
+            _set(plain, key.split("."), yaml.safe_load(value), text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{text}: {value!r} is not YAML: {error}") from error
     return parse(plain, str(path or "settings"))
 
 

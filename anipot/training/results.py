@@ -12,8 +12,9 @@ import torch
 
 from anipot.data import AtomsDataset
 from anipot.potential import Potential
+from anipot.training import objects
 from anipot.training.checkpoints import BEST, LAST
-from anipot.training.config import TrainingSettings
+from anipot.training.config import DataSettings, TrainingSettings
 from anipot.training.data import Parts
 from anipot.training.evaluation import OutputErrors, evaluate, to_json
 from anipot.training.folder import RESULTS, RunFolder
@@ -55,7 +56,7 @@ def finish(
             shown = evaluate(potential, part, outputs, batch_size=size, progress=bar(f"errors of {name}"))
             results[name] = {"structures": len(part), **to_json(shown)}
     errors = in_words(results, outputs, settings.error_unit)
-    potential.details = {**settings.details, "training": facts_of(parts, errors)}
+    potential.details = {**settings.details, "training": facts_of(parts, errors, settings.data)}
     folder.save_model(potential.cpu())
     plot_curves(folder / "curves.png", metrics.read(), outputs, settings.error_unit)
     draw(folder.path, shown, settings.error_unit)
@@ -75,13 +76,20 @@ def own_parts(parts: Parts) -> dict[str, AtomsDataset]:
     return {name: part for name, part in parts.named().items() if part.fingerprint == parts.train.fingerprint}
 
 
-def facts_of(parts: Parts, errors: dict[str, str]) -> dict[str, Any]:
+def facts_of(parts: Parts, errors: dict[str, str], settings: DataSettings) -> dict[str, Any]:
     """Return what a model tells of its training: data, sizes of the parts, and errors in words."""
     source = parts.train.source
     facts = {key: value for key, value in source.metadata.items() if isinstance(value, str | int | float)}
     sizes = {name: len(part) for name, part in parts.named().items()}
     files = [os.path.basename(path) for path in source.paths]
+    if settings.transforms:  # a model of differences is no model of energies
+        facts["transforms"] = "; ".join(map(_in_words, settings.transforms))
     return {"data": {"files": files, **facts}, "structures": sizes, "errors": errors}
+
+
+def _in_words(transform: Any) -> str:
+    name, arguments = objects.parts(transform, "data.transforms")
+    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
 def in_words(results: dict[str, Any], outputs: Sequence[ModelOutput], error_unit: str) -> dict[str, str]:

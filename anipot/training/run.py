@@ -30,7 +30,7 @@ from anipot.training.starting import (
     standardise_inputs,
 )
 from anipot.training.task import AtomisticTask
-from anipot.training.trainer import columns_of, make_trainer, world_size
+from anipot.training.trainer import check_monitors, columns_of, make_trainer, world_size
 
 
 def train(settings: TrainingSettings) -> Path:
@@ -58,6 +58,7 @@ def train(settings: TrainingSettings) -> Path:
         folder.say(f"{folder.path} is finished; results are in {folder / RESULTS}")
         return folder.path
     with quietly(), folder.held():
+        folder.keep_settings()
         run = Run(settings, folder)
         run.fit()
         run.finish()
@@ -86,6 +87,7 @@ class Run:
         else:
             self.parts = reopen_parts(settings.data, names, split, folder.say)
         self.outputs = known_outputs(settings.outputs, self.parts)
+        check_monitors(settings, self.outputs)
         potential, scales = start or self._new_start(member)
         freeze(potential, settings.model.freeze)
         self.data = DataModule(self.parts, settings.data, potential.dtype, settings.seed + member)

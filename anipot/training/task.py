@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from anipot.ensembles import EnsemblePotential
 from anipot.potential import Potential
 from anipot.training.losses import over_processes
-from anipot.training.metrics import MeanTerms, error_metrics, update_errors
+from anipot.training.metrics import MeanTerms, error_metrics, means_of, update_errors
 from anipot.training.optimizers import OptimizerSettings
 from anipot.training.outputs import ModelOutput, terms_of
 from anipot.training.predict import OF_ENERGY, BatchLike, predict
@@ -142,13 +142,17 @@ class AtomisticTask(LightningModule):
             return
         total, world = over_processes(self.last_loss)
         loss = float(total) / world
-        if not math.isfinite(loss):
-            raise RuntimeError(
-                f"the loss is {loss} at step {self.global_step}: try a smaller learning rate or clipped gradients, and "
-                "look for absurd labels with `anipot data check`"
-            )
+        self._refuse_no_number("loss", loss)
         for logger in self.loggers:  # which count steps from 0
             logger.log_metrics({"loss": loss, "learning_rate": self.learning_rate}, step=self.global_step - 1)
+
+    def _refuse_no_number(self, name: str, value: float) -> None:
+        """End a training that cannot recover, before its weights are taken for the best or the last."""
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the {name} is {value} at step {self.global_step}: try a smaller learning rate or clipped gradients, "
+                "and look for absurd labels with `anipot data check`"
+            )
 
     @property
     def learning_rate(self) -> float:
@@ -173,10 +177,17 @@ class AtomisticTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Report losses and errors."""
         parts = self.val_terms.compute().reshape(-1)
-        self.log("val_loss", torch.nansum(self._weights * parts), sync_dist=True)
+        learned = parts[self._weights > 0]
+        loss = torch.nansum(self._learned_weights * learned)  # without what is not labelled
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            if bool(learned.isnan().all()):
+                names = ", ".join(output.property for output in self._learned)
+                raise ValueError(f"the validation data have no labels of {names}")
+            self._refuse_no_number("loss of the validation", float(loss))
+        self.log("val_loss", loss, sync_dist=True)
         for output, part in zip(self.outputs, parts, strict=True):
             self.log(f"val_{output.property}_loss", part, sync_dist=True)
-        for name, value in self.val_errors.compute().items():
+        for name, value in means_of(self.val_errors).items():
             self.log(f"val_{name}", value * self._factors[name.rpartition("_")[0]], sync_dist=True)
         self.val_terms.reset()
         self.val_errors.reset()

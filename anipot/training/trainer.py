@@ -21,8 +21,20 @@ from anipot.training.config import TrainingSettings
 from anipot.training.folder import RunFolder
 from anipot.training.layer_weights import Contributions, contributions_of
 from anipot.training.metrics_file import MetricsFile
+from anipot.training.objects import check_names
 from anipot.training.outputs import ModelOutput
 from anipot.training.progress import Progress
+
+#: Arguments of the trainer that settings do not give.
+_OURS = (
+    "callbacks",
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "num_sanity_val_steps",
+    "use_distributed_sampler",
+)
 
 
 def make_trainer(
@@ -42,6 +54,10 @@ def make_trainer(
         Where states, losses and errors go.
     """
     given = dict(settings.trainer)
+    ours = [name for name in given if name in _OURS]
+    if ours:
+        raise ValueError(f"trainer.{ours[0]} is not for settings: {', '.join(_OURS)} are made from what else they say")
+    check_names(given, Trainer, "trainer")
     limited = given.pop("max_steps", None) is not None or "max_time" in given
     given.setdefault("max_epochs", -1 if limited else 1000)
     given.setdefault("accelerator", "cuda" if torch.cuda.is_available() else "cpu")
@@ -96,6 +112,25 @@ def columns_of(outputs: Sequence[ModelOutput]) -> list[str]:
     for output in outputs:
         names += [f"val_{output.property}_{one}" for one in ("loss", *output.metrics)]
     return names
+
+
+def check_monitors(settings: TrainingSettings, outputs: Sequence[ModelOutput]) -> None:
+    """Refuse to follow what no validation gives, before hours are spent on the first.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting, and what there is.
+    """
+    known = [name for name in columns_of(outputs) if name.startswith("val_")]
+    followed = {"best": settings.best}
+    if settings.stopping is not None:
+        followed["stopping.monitor"] = settings.stopping.monitor
+    if settings.schedule is not None and settings.schedule.kind == "plateau":
+        followed["schedule.monitor"] = settings.schedule.monitor
+    for where, name in followed.items():
+        if name not in known:
+            raise ValueError(f"{where} is {name!r}, but the validation gives {', '.join(known)}")
 
 
 def world_size(settings: TrainingSettings) -> int:

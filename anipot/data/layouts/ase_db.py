@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from anipot.data.blocks import Block, DataError
 from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Column, Fields, Keys, length_factor
-from anipot.data.layouts.frames import block, by_size, keys_of, labels, spread
+from anipot.data.layouts.frames import block, by_size, keys_of, labels, probe, spread
 from anipot.elements import symbol
 
 _REFERENCES = ("atomrefs", "atref_labels")
@@ -66,7 +66,7 @@ class AseDbSource(FileSource):
         with connect(path, type="db", use_lock_file=False) as database:
             stated = dict(database.metadata)
         units = {k: "1" if unit in _WITHOUT else str(unit) for k, unit in stated.get("_property_unit_dict", {}).items()}
-        found = keys_of([*self._labels(spread(len(sizes))), units], fields, self._all_labels)
+        found = keys_of([*probe(self._labels, spread(len(sizes))), units], fields, self._all_labels)
         self._reads(Keys(path, found, units, {}).choose(fields, _DEFAULTS))
         self._length = length_factor(path, length, stated.get("_distance_unit"), "positions")
         self.metadata = _facts(stated, self.columns)
@@ -82,7 +82,7 @@ class AseDbSource(FileSource):
 
     def _all_labels(self, _: str) -> Iterator[dict[str, Any]]:
         for part in np.array_split(np.arange(len(self._ids)), len(self._ids) // 1000 + 1):
-            yield from self._labels(part)
+            yield from probe(self._labels, part)
 
     def _rows(self, frames: NDArray[np.int64]) -> list[tuple[Atoms, dict[str, Any]]]:
         read = []

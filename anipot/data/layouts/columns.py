@@ -112,7 +112,7 @@ class Keys:
         if negate is None:
             raise ValueError(
                 f"{key!r} holds forces in some files of this layout and gradients in others; "
-                f"say fields={{{name!r}: {{'key': {key!r}, 'negate': True or False}}}}"
+                f"say fields={{{name!r}: '+{key}'}} or '-{key}'"
             )
         unit = self.units.get(key)
         if name not in QUANTITIES and quantity.unit == (field.unit or "1"):  # of no unit of ours: as it is in the file

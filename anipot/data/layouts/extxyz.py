@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from anipot.data.blocks import Block, DataError
 from anipot.data.layouts.base import FileSource
 from anipot.data.layouts.columns import Fields, Keys, length_factor
-from anipot.data.layouts.frames import block, by_size, keys_of, labels, spread
+from anipot.data.layouts.frames import block, by_size, keys_of, labels, probe, spread
 
 _PBC = re.compile(rb"\bpbc\s*=\s*(\"[^\"]*\"|\{[^}]*\}|\[[^]]*\]|\S+)", re.IGNORECASE)
 
@@ -48,7 +49,7 @@ class ExtxyzSource(FileSource):
         self._length = length_factor(path, length, "Å")
         self._starts, sizes, self.periodic = scan(path)
         self.groups, self._frames = by_size(sizes)
-        found = keys_of(self._probe(spread(len(sizes))), fields, self._frames_with)
+        found = keys_of(probe(self._held, spread(len(sizes))), fields, self._frames_with)
         defaults = {"energies": "energy", "forces": "forces", "stress": "stress"}
         self._reads(Keys(path, found, {}, {}).choose(fields, defaults))
 
@@ -58,7 +59,7 @@ class ExtxyzSource(FileSource):
         found = [labels(atoms) for atoms in frames]
         return block(frames, found, numbers, self.columns, self._length, self.groups[group], self.path)
 
-    def _probe(self, frames: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def _held(self, frames: NDArray[np.int64]) -> list[dict[str, Any]]:
         return [labels(atoms) for atoms in self._parse(frames)]
 
     def _frames_with(self, key: str) -> Iterator[dict[str, Any]]:
@@ -68,7 +69,8 @@ class ExtxyzSource(FileSource):
                 file.seek(start)
                 file.readline()
                 if key.encode() in file.readline():
-                    yield from self._probe(np.array([frame]))
+                    with suppress(DataError):  # said when the frame is read
+                        yield from self._held(np.array([frame]))
 
     def _parse(self, frames: NDArray[np.int64]) -> list[Atoms]:
         parsed: list[Atoms] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,26 @@ def by_size(sizes: NDArray[np.int64]) -> tuple[tuple[Group, ...], tuple[NDArray[
 def spread(total: int) -> NDArray[np.int64]:
     """Return some frames all over a file, which are looked at for what it holds."""
     return np.unique(np.linspace(0, total - 1, min(_PROBED, total)).astype(np.int64))
+
+
+def probe(read: Callable[[NDArray[np.int64]], list[dict[str, Any]]], frames: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return what frames hold, without those that cannot be read: a file may be opened to find out which these are.
+
+    Raises
+    ------
+    DataError
+        If none of them can be read.
+    """
+    try:
+        return read(frames)
+    except DataError:
+        found: list[dict[str, Any]] = []
+        for frame in frames if len(frames) > 1 else ():
+            with suppress(DataError):
+                found += read(np.array([frame]))
+        if not found:
+            raise
+        return found
 
 
 def keys_of(

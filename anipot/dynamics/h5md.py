@@ -1,0 +1,224 @@
+"""Trajectories in HDF5, laid out as H5MD 1.1 says (doi:10.1016/j.cpc.2014.01.018), which MDAnalysis and others read.
+
+The layout stands before the first frame, and the file is in the single-writer mode of HDF5: it can be read while it
+grows, and whatever was flushed is there after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+
+#: Frames that are kept in memory before they are written.
+BUFFERED = 100
+#: Of what has a value in each frame: where it stands, its unit there, and what a value of ASE is multiplied with.
+ELEMENTS = {
+    "positions": ("particles/all/position", "Angstrom", 1.0),
+    "velocities": ("particles/all/velocity", "Angstrom fs-1", units.fs),
+    "forces": ("particles/all/force", "kJ mol-1 Angstrom-1", units.mol / units.kJ),
+    "cell": ("particles/all/box/edges", "Angstrom", 1.0),
+    "energy": ("observables/potential_energy", "eV", 1.0),
+    "kinetic_energy": ("observables/kinetic_energy", "eV", 1.0),
+    "stress": ("observables/stress", "eV Angstrom-3", 1.0),
+    "dipole": ("observables/dipole", "e Angstrom", 1.0),
+}
+
+
+class H5mdOutput:
+    """An H5MD file that grows; a mark is its number of frames.
+
+    Parameters
+    ----------
+    path
+        Where; an old file is replaced, unless
+    mark
+        says how many of its frames to keep.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or holds fewer frames than that.
+    """
+
+    def __init__(self, path: Path, mark: int | None = None) -> None:
+        self.path = path
+        self._file: Any = None
+        self._waiting: list[tuple[int, float, dict[str, Any]]] = []
+        if mark is None:
+            path.unlink(missing_ok=True)
+        elif mark:
+            self._go_on(mark)
+
+    def write(self, atoms: Any, step: int, time: float) -> None:
+        """Write a frame; ``time`` in fs."""
+        values = _values(atoms)
+        if self._file is None:
+            self._file = _create(self.path, atoms, {name: np.shape(value) for name, value in values.items()})
+        self._waiting.append((step, time, values))
+        if len(self._waiting) >= BUFFERED:
+            self._flush()
+
+    def mark(self) -> int:
+        """Bring everything to the disk and return the number of frames."""
+        if self._file is None:
+            return 0
+        self._flush()
+        with open(self.path, "rb") as file:
+            os.fsync(file.fileno())
+        return len(self._file["particles/all/position/step"])
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._flush()
+            self._file.close()
+            self._file = None
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        steps, times, frames = zip(*self._waiting, strict=True)
+        columns = {name: np.array([frame[name] for frame in frames]) * ELEMENTS[name][2] for name in frames[0]}
+        _append(self._file, np.array(steps), np.array(times), columns)
+        self._waiting = []
+
+    def _go_on(self, mark: int) -> None:
+        """Copy what is kept to a new file: that of a killed writer is marked as in use for ever."""
+        temporary = self.path.with_name(f".{self.path.name}")
+        with open_h5md(self.path) as old:
+            found = num_frames(old)
+            if found < mark:
+                raise ValueError(f"{self.path} holds {found} frames, but {mark} at the checkpoint")
+            names = [name for name, (where, _, _) in ELEMENTS.items() if where in old]
+            shapes = {name: old[f"{ELEMENTS[name][0]}/value"].shape[1:] for name in names}
+            self._file = _create(temporary, next(read_h5md(self.path)), shapes)
+            for start in range(0, mark, BUFFERED):
+                part = slice(start, min(start + BUFFERED, mark))
+                step, time = (old[f"particles/all/position/{name}"][part] for name in ("step", "time"))
+                _append(self._file, step, time, {name: old[f"{ELEMENTS[name][0]}/value"][part] for name in names})
+        os.replace(temporary, self.path)
+
+
+def _values(atoms: Any) -> dict[str, Any]:
+    """Return what a frame holds, in units of ASE."""
+    results = atoms.calc.results
+    values = {"positions": atoms.get_positions(), "velocities": atoms.get_velocities()}
+    if atoms.pbc.any():
+        values["cell"] = atoms.cell.array.copy()
+    values |= {"forces": results["forces"], "energy": results["energy"], "kinetic_energy": atoms.get_kinetic_energy()}
+    return values | {name: results[name] for name in ("stress", "dipole") if name in results}
+
+
+def _create(path: Path, atoms: Any, shapes: dict[str, Any]) -> Any:
+    """Make a file without frames and put it into the single-writer mode."""
+    import h5py
+
+    from anipot import __version__
+
+    file = h5py.File(path, "w", libver="latest")
+    head = file.create_group("h5md")
+    head.attrs["version"] = np.array([1, 1], dtype=np.int32)
+    head.create_group("author").attrs["name"] = "unknown"
+    head.create_group("creator").attrs.update({"name": "anipot", "version": __version__})
+    particles = file.create_group("particles/all")
+    particles["species"], particles["mass"] = atoms.numbers, atoms.get_masses()
+    particles["mass"].attrs["unit"] = "u"
+    boundary = ["periodic" if periodic else "none" for periodic in atoms.pbc]
+    particles.create_group("box").attrs.update({"dimension": 3, "boundary": np.array(boundary, dtype="S8")})
+    first = None
+    for name, shape in shapes.items():
+        where, unit, _ = ELEMENTS[name]
+        element = file.create_group(where)
+        single = name in ("velocities", "forces")
+        chunk = (max(1, min(BUFFERED, 2**17 // max(1, int(np.prod(shape))))), *shape)
+        element.create_dataset(
+            "value", (0, *shape), maxshape=(None, *shape), chunks=chunk, dtype="f4" if single else "f8"
+        ).attrs["unit"] = unit
+        if first is None:
+            first = element
+            element.create_dataset("step", (0,), maxshape=(None,), chunks=(1024,), dtype="i8")
+            element.create_dataset("time", (0,), maxshape=(None,), chunks=(1024,), dtype="f8").attrs["unit"] = "fs"
+        else:  # one list of steps for all, as H5MD allows
+            element["step"], element["time"] = first["step"], first["time"]
+    file.swmr_mode = True
+    return file
+
+
+def _append(file: Any, steps: Any, times: Any, columns: dict[str, Any]) -> None:
+    """Write frames in units of the file; the list of steps comes last, so that a frame that it names is whole."""
+    position = file["particles/all/position"]
+    start, stop = len(position["step"]), len(position["step"]) + len(steps)
+    parts = [(file[f"{ELEMENTS[name][0]}/value"], values) for name, values in columns.items()]
+    for dataset, values in [*parts, (position["time"], times), (position["step"], steps)]:
+        dataset.resize(stop, 0)
+        dataset[start:] = values
+        dataset.flush()
+
+
+def open_h5md(path: str | Path) -> Any:
+    """Open an H5MD file, also one that is being written, or whose writer was killed.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or HDF5 of another layout.
+    """
+    import h5py
+
+    failure: Exception = ValueError()
+    for mode in ({}, {"swmr": True}):
+        try:
+            file = h5py.File(path, "r", **mode)
+        except OSError as error:
+            failure = error
+            continue
+        if "h5md" not in file or "particles" not in file:
+            file.close()
+            raise ValueError(f"{path} is HDF5 but not H5MD: it has no groups h5md and particles")
+        return file
+    raise ValueError(f"{path} cannot be read: {failure}") from failure
+
+
+def num_frames(file: Any) -> int:
+    """Return how many whole frames an open file of ours holds."""
+    return len(file["particles/all/position/step"])
+
+
+def read_h5md(path: str | Path, index: slice = slice(None)) -> Iterator[Any]:
+    """Yield the frames of an H5MD file that anipot wrote as ``ase.Atoms`` with their energies and forces.
+
+    Parameters
+    ----------
+    path
+        The file.
+    index
+        Which frames.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or has no atoms with their elements.
+    """
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    with open_h5md(path) as file:
+        if "particles/all/species" not in file or "particles/all/position" not in file:
+            raise ValueError(f"{path} has no particles/all with species and position, as anipot writes them")
+        particles = file["particles/all"]
+        numbers, masses = particles["species"][:], particles["mass"][:]
+        pbc = [b == b"periodic" for b in particles["box"].attrs["boundary"]]
+        known = ((name, where, factor) for name, (where, _, factor) in ELEMENTS.items())
+        present = {name: (file[where]["value"], factor) for name, where, factor in known if where in file}
+        for i in range(*index.indices(num_frames(file))):
+            frame = {name: values[i] / factor for name, (values, factor) in present.items()}
+            atoms = Atoms(numbers, frame["positions"], masses=masses, cell=frame.get("cell"), pbc=pbc)
+            atoms.set_velocities(frame["velocities"])
+            atoms.info |= {"step": int(particles["position/step"][i]), "time_fs": float(particles["position/time"][i])}
+            results = {k: frame[k] for k in ("energy", "forces", "stress", "dipole") if k in frame}
+            atoms.calc = SinglePointCalculator(atoms, **results)
+            yield atoms

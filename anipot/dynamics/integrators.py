@@ -1,0 +1,77 @@
+"""The integrators of ASE for the settings of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from ase import units
+
+from anipot.dynamics.settings import Settings
+
+
+def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
+    """Return the integrator of ASE that moves ``atoms``.
+
+    Parameters
+    ----------
+    atoms
+        ``ase.Atoms`` with calculator and momenta.
+    settings
+        What is to be held.
+    rng
+        Noise of the Langevin thermostat.
+
+    Raises
+    ------
+    ValueError
+        For a barostat where something is fixed, or without three periodic axes and a cell with a volume.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase import Atoms
+    >>> integrator(Atoms("H2"), Settings("nvt", thermostat="nose-hoover"), np.random.default_rng(0)).todict()["md-type"]
+    'NoseHooverChainNVT'
+    """
+    step, kelvin, kind = settings.timestep * units.fs, settings.temperature, settings.kind
+    tdamp, pdamp = (float(damp or 0) * units.fs for damp in (settings.tdamp, settings.pdamp))
+    if settings.ensemble == "npt":
+        check_cell_moves(atoms)
+    if kind == ("nve", ""):
+        from ase.md.verlet import VelocityVerlet
+
+        return VelocityVerlet(atoms, step)
+    if kind == ("nvt", "langevin"):
+        from ase.md.langevin import Langevin
+
+        friction = settings.friction / units.fs
+        return Langevin(atoms, step, temperature_K=kelvin, friction=friction, rng=rng, fixcm=False)
+    from ase.md import nose_hoover_chain as chains
+
+    if kind == ("nvt", "nose-hoover"):
+        return chains.NoseHooverChainNVT(atoms, step, kelvin, tdamp)
+    barostat = chains.MTKNPT if kind[1] == "full" else chains.IsotropicMTKNPT
+    return barostat(atoms, step, kelvin, settings.pressure * units.bar, tdamp, pdamp)
+
+
+def check_cell_moves(atoms: Any) -> None:
+    """Refuse constant pressure for what has no volume, or holds atoms in their places."""
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise ValueError(
+            f"constant pressure needs three periodic axes and a cell with a volume; "
+            f"pbc is {atoms.pbc.tolist()} and the cell {atoms.cell.array.tolist()}"
+        )
+    if atoms.constraints:
+        kinds = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+        raise ValueError(f"constant pressure does not go with constraints; the structure has {kinds}")
+
+
+def conserved(dynamics: Any) -> float:
+    """Return what the integrator conserves (eV): the energy, with that of the chains; NaN for Langevin dynamics."""
+    if hasattr(dynamics, "get_conserved_energy"):
+        return float(dynamics.get_conserved_energy())
+    if type(dynamics).__name__ == "VelocityVerlet":
+        return float(dynamics.atoms.get_total_energy())
+    return math.nan
