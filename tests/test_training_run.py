@@ -73,6 +73,10 @@ def run(folder: Path, frames: Path, *overrides: str, kills: tuple[int, ...] = ()
     return train(settings)
 
 
+def forbidden(self, batch, index):
+    raise AssertionError("nothing was to be trained")
+
+
 def weights(folder: Path) -> list[torch.Tensor]:
     return [p.detach() for p in anipot.load(folder / "model.safetensors").parameters()]
 
@@ -125,7 +129,7 @@ def test_what_a_run_leaves(tmp_path, frames, capsys):
     expected = sum(abs(float(w[0])) for w in wrong) / len(wrong) * anipot.units.HARTREE_TO_KCALMOL
     assert found == pytest.approx(expected, rel=1e-3)
     # A finished run is not trained again.
-    with mock.patch.object(AtomisticTask, "training_step", side_effect=AssertionError):
+    with mock.patch.object(AtomisticTask, "training_step", forbidden):
         run(tmp_path / "run", frames, "tensorboard=true", 'details={level_of_theory: "a teacher"}')
     assert "is finished" in capsys.readouterr().out
 
@@ -154,14 +158,26 @@ def test_a_run_can_be_made_longer(tmp_path, frames):
 
 
 @pytest.mark.usefixtures("_no_pictures")
-def test_an_end_by_early_stopping_is_kept(tmp_path, frames):
+def test_more_steps_can_be_asked_for(tmp_path, frames):
+    for steps in (3, 6):
+        run(tmp_path, frames, f"trainer.max_steps={steps}")
+        assert state(tmp_path)["global_step"] == steps
+        assert json.loads((tmp_path / "results.json").read_text())["trained"]["max_steps"] == steps
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [(("stopping={patience: 1, min_delta: 1e9}", "trainer.max_epochs=50"), 8), (("trainer.max_steps=6",), 6), ((), 12)],
+    ids=["early stopping", "steps", "epochs"],
+)
+@pytest.mark.usefixtures("_no_pictures")
+def test_an_end_is_kept(tmp_path, frames, options, steps):
     """A kill after the last step, before results are written, does not make the run go on."""
-    options = ("stopping={patience: 1, min_delta: 1e9}", "trainer.max_epochs=50")
     whole = run(tmp_path / "whole", frames, *options)
-    assert state(whole)["global_step"] == 8
+    assert state(whole)["global_step"] == steps
     with mock.patch("anipot.training.run.evaluate", side_effect=Killed), pytest.raises(Killed):
         run(tmp_path / "killed", frames, *options)
-    with mock.patch.object(AtomisticTask, "training_step", side_effect=AssertionError):
+    with mock.patch.object(AtomisticTask, "training_step", forbidden):
         assert_same_end(whole, run(tmp_path / "killed", frames, *options))
 
 

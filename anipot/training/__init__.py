@@ -23,6 +23,7 @@ _LATER = {
     "ScheduleSettings": "schedules",
     "TrainingSettings": "config",
     "evaluate": "evaluation",
+    "quietly": "quiet",
     "read_settings": "config",
     "train": "members",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingSettings",
     "evaluate",
     "predict",
+    "quietly",
     "read_settings",
     "train",
 ]

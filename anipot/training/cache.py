@@ -65,18 +65,13 @@ class FeatureCache:
         width = int(potential.representation.num_features)  # type: ignore[arg-type]
         weight = next(potential.head.parameters())
         atoms = num_atoms_of(dataset)
-        #: How many atoms fit, and how many are kept.
+        #: How many atoms fit, what they take, and how many are kept.
         self.capacity = min(atoms, int(memory) // (width * weight.element_size()))
         self.num_atoms = 0
-        # On a CPU this takes memory page by page, when it is written to.
-        self._features = torch.empty(self.capacity, width, dtype=weight.dtype, device=weight.device)
+        self.bytes = self.capacity * width * weight.element_size()
+        self._shape, self._features = (self.capacity, width), torch.empty(0, width)
         #: (n,) where the atoms of a structure start, -1 for what is not kept.
         self._start = torch.full((dataset.num_rows,), -1, dtype=torch.int32)
-
-    @property
-    def bytes(self) -> int:
-        """What the features take when all that fits is kept."""
-        return self._features.numel() * self._features.element_size()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
         """Return itself: copies of a task, which averages of weights make, share it."""
@@ -86,6 +81,9 @@ class FeatureCache:
         """Return the energies (B,) of a batch whose ``index`` says which structures it holds."""
         system = potential.system(batch.species, batch.coordinates, batch.cell, batch.pbc)
         real = system.species >= 0
+        if self._features.shape != self._shape:  # here, since the potential may have been moved to a GPU
+            # On a CPU this takes memory page by page, when it is written to.
+            self._features = torch.empty(self._shape, dtype=potential.dtype, device=potential.device)
         with torch.no_grad():
             features = self._of(potential, system, real, batch.index.cpu())
         atomic = potential.atomic_energies_of(system.species[real], features).mean(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 
 #: Names of the files.
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -42,7 +42,7 @@ class Checkpoints(Checkpoint):
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is known of the best model, and whether something has ended the training."""
+        """Return what is known of the best model, and whether the training has ended for good."""
         return {"best": self.best, "best_step": self.best_step, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -62,9 +62,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if it is time or the training is over; Lightning calls this last."""
-        self.stopped = trainer.should_stop
+        self.stopped = trainer.should_stop and not _at_a_limit(trainer)
         longest = trainer.max_epochs
-        if self.stopped or (longest is not None and 0 <= longest <= trainer.current_epoch + 1):
+        if trainer.should_stop or (longest is not None and 0 <= longest <= trainer.current_epoch + 1):
             self._save(trainer, LAST)
         else:
             self._save_in_time(trainer)
@@ -114,12 +114,26 @@ class StopAfter(Callback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take no step more, if all were taken before a kill."""
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop, if it is time."""
         if trainer.global_step >= self.steps:
             trainer.should_stop = True
+
+
+def _at_a_limit(trainer: Trainer) -> bool:
+    """Whether steps or time are over: with more of them the training could go on."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StopAfter) and trainer.global_step >= callback.steps:
+            return True
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return True
+    return False
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:

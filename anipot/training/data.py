@@ -80,6 +80,18 @@ def open_parts(
     return Parts(found["train"], found["validation"], test, known or found["train"])
 
 
+def reopen_parts(
+    settings: DataSettings, names: Sequence[str], split: Path, say: Callable[[str], None] = print
+) -> Parts:
+    """Open the data of a training that goes on, divided as it was; what was looked at then is not looked at again."""
+    whole = _opened(settings, settings.path, names)
+    listed = data.read_split(split, whole)
+    apart = {name: path for name in PARTS[1:] if (path := getattr(settings, name))}
+    found = listed | {name: open_data(settings, path, names, say) for name, path in apart.items()}
+    say(f"data: {', '.join(f'{len(part)} for {name}' for name, part in found.items())}, as before")
+    return Parts(found["train"], found["validation"], found.get("test"), found["train"])
+
+
 def open_data(
     settings: DataSettings, path: Any, names: Sequence[str], say: Callable[[str], None] = print
 ) -> AtomsDataset:
@@ -90,18 +102,7 @@ def open_data(
     ValueError
         If the data have no labels of the names that are needed, or are bad and to be refused.
     """
-    if path is None:
-        path = published_file(str(settings.published))
-    transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
-    told = {"layout": settings.layout, "fields": settings.fields, "length": settings.length, "pbc": settings.pbc}
-    dataset = data.open(path, **told, transforms=transforms)  # type: ignore[arg-type]
-    missing = [name for name in names if name not in dataset.quantities]
-    if missing:
-        known = ", ".join(dataset.quantities) or "none"
-        raise ValueError(
-            f"outputs: the data have no {missing[0]}; they have {known} (data.fields tells where labels are)"
-        )
-    dataset = dataset.with_transforms(data.Keep(list(names)))
+    dataset = _opened(settings, path, names)
     if settings.checks not in ("refuse", "skip", "ignore"):
         raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
     if settings.checks != "ignore":
@@ -115,6 +116,22 @@ def open_data(
         before = len(dataset)
         dataset = dataset.filter(**settings.limits)
         say(f"data: limits leave {len(dataset)} of {before} structures")
+    return dataset
+
+
+def _opened(settings: DataSettings, path: Any, names: Sequence[str]) -> AtomsDataset:
+    if path is None:
+        path = published_file(str(settings.published))
+    transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
+    told = {"layout": settings.layout, "fields": settings.fields, "length": settings.length, "pbc": settings.pbc}
+    dataset = data.open(path, **told, transforms=transforms)  # type: ignore[arg-type]
+    missing = [name for name in names if name not in dataset.quantities]
+    if missing:
+        known = ", ".join(dataset.quantities) or "none"
+        raise ValueError(
+            f"outputs: the data have no {missing[0]}; they have {known} (data.fields tells where labels are)"
+        )
+    dataset = dataset.with_transforms(data.Keep(list(names)))
     return dataset
 
 

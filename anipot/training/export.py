@@ -22,7 +22,7 @@ from anipot.zoo.index import normalise
 #: What a card says of a model beside what is known from its training; ``None`` stands for what nobody has told.
 FACTS = ("level_of_theory", "citation", "doi", "license")
 #: Files of a run that tell how the model was made, and what it is worth.
-MADE = (CONFIG, RESULTS, "split.json")
+MADE = (RESULTS, "split.json")
 PICTURES = ("parity.png", "errors_by_element.png", "errors_by_size.png", "curves.png")
 
 
@@ -70,6 +70,8 @@ def export(
         if (run / file).is_file():
             shutil.copyfile(run / file, target / file)
     settings = yaml.safe_load((run / CONFIG).read_text("utf-8"))
+    settings["folder"] = f"runs/{key}"  # where it was trained is nobody's concern
+    (target / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     results = json.loads((run / RESULTS).read_text("utf-8"))
     card = card_of(potential, key)
     (target / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -121,7 +123,8 @@ def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], resu
     sizes = (training.get("structures") or {}).items()
     lines += [f"- structures for {name}: {count}" for name, count in sizes]
     split = settings["data"]["split"]
-    lines += [f"- split: by {split['by']}, seed {split['seed']}; rows of each part are in `split.json`", ""]
+    rows = "; rows of each part are in `split.json`" if (folder / "split.json").is_file() else ""
+    lines += [f"- split: by {split['by']}, seed {split['seed']}{rows}", ""]
     lines += ["## Errors", ""]
     lines += [f"- {name}: {words}" for name, words in (training.get("errors") or {}).items()]
     if "members" in results:

@@ -90,6 +90,7 @@ class RunFolder:
             f"outputs.{name}": torch.tensor(value, dtype=torch.float64) for name, value in scales.outputs.items()
         }
         tensors["none"] = torch.zeros(1)  # a file must have something in it
+        # The potential comes last: it tells that all is there.
         replace(self.path / SCALES, lambda path: path.write_bytes(save(tensors)))
         replace(self.path / START, lambda path: potential.save(path))
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,7 @@ from anipot.training.cache import FeatureCache, cannot_cache
 from anipot.training.centring import center_energies
 from anipot.training.checkpoints import BEST, LAST, Checkpoints, StopAfter
 from anipot.training.config import TrainingSettings
-from anipot.training.data import DataModule, Parts, open_parts
+from anipot.training.data import DataModule, Parts, open_parts, reopen_parts
 from anipot.training.evaluation import evaluate, to_json
 from anipot.training.folder import METRICS, RESULTS, RunFolder
 from anipot.training.layer_weights import Contributions, contributions_of
@@ -39,6 +35,7 @@ from anipot.training.outputs import ModelOutput
 from anipot.training.pictures import draw, plot_curves
 from anipot.training.predict import OF_ENERGY
 from anipot.training.progress import Progress
+from anipot.training.quiet import quietly
 from anipot.training.starting import (
     elements_in,
     scale_outputs,
@@ -50,18 +47,6 @@ from anipot.training.task import AtomisticTask
 
 #: Where the split of a run is written.
 SPLIT = "split.json"
-#: Warnings of other packages about what is as it should be here.
-_KNOWN_WARNINGS = (
-    ".*treespec, LeafSpec.*",
-    ".*does not have many workers.*",
-    ".*is smaller than the logging interval.*",
-    ".*lr_scheduler.step.* before .optimizer.step.*",
-    ".*find_unused_parameters=True was specified.*",
-    ".*but the value needs to be floating point.*",
-    ".*No device id is provided via .init_process_group.*",
-    ".*using the device under current context.*",
-    ".*epoch parameter in .scheduler.step.*",
-)
 
 
 def train(settings: TrainingSettings) -> Path:
@@ -86,7 +71,7 @@ def train(settings: TrainingSettings) -> Path:
     if folder.results is not None and not _longer(settings, folder.results):
         folder.say(f"{folder.path} is finished; results are in {folder / RESULTS}")
         return folder.path
-    with _quietly():
+    with quietly():
         run = Run(settings, folder)
         run.fit()
         if run.trainer.is_global_zero:
@@ -110,9 +95,13 @@ class Run:
         member = settings.member or 0
         fold = (member, settings.members) if settings.folds else None
         names = [output.property for output in settings.outputs]
-        self.parts: Parts = open_parts(settings.data, names, fold, folder.say)
+        start, split = folder.start(), folder / SPLIT
+        if start is None or not split.is_file():
+            self.parts = open_parts(settings.data, names, fold, folder.say)
+        else:
+            self.parts = reopen_parts(settings.data, names, split, folder.say)
         self.outputs = known_outputs(settings.outputs, self.parts)
-        potential, scales = folder.start() or self._new_start(member)
+        potential, scales = start or self._new_start(member)
         freeze(potential, settings.model.freeze)
         self.data = DataModule(self.parts, settings.data, potential.dtype, settings.seed + member)
         self.metrics = MetricsFile(folder / METRICS, _columns(self.outputs))
@@ -148,9 +137,9 @@ class Run:
         weights = sum(parameter.numel() for parameter in potential.parameters())
         say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
         potential.details = dict(settings.details)
-        self.folder.save_start(potential, scales)
         if self.folder.first:
             write_split(self.folder / SPLIT, own_parts(self.parts))
+        self.folder.save_start(potential, scales)
         return potential, scales
 
     def _task(self, potential: Potential, scales: Scales) -> AtomisticTask:
@@ -235,7 +224,7 @@ class Run:
         potential = self.task.potential
         weights = {name.removeprefix("potential."): value for name, value in state["state_dict"].items()}
         potential.load_state_dict(weights, strict=False)
-        potential.cpu().eval()
+        potential.to(self.trainer.strategy.root_device).eval()
         for parameter in potential.parameters():
             parameter.requires_grad_(True)
         best = {"epoch": state["epoch"] + 1, "step": state["global_step"], "monitor": settings.best}
@@ -248,7 +237,7 @@ class Run:
                 results[name] = {"structures": len(part), **to_json(shown)}
         errors = in_words(results, self.outputs, settings.error_unit)
         potential.details = {**settings.details, "training": facts_of(self.parts, errors)}
-        folder.save_model(potential)
+        folder.save_model(potential.cpu())
         plot_curves(folder / "curves.png", self.metrics.read(), self.outputs, settings.error_unit)
         draw(folder.path, shown or {}, settings.error_unit)
         folder.write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
@@ -345,20 +334,3 @@ def in_words(results: dict[str, Any], outputs: list[ModelOutput], error_unit: st
                 words = f"MAE {errors['mae']:.4g}, RMSE {errors['rmse']:.4g} {unit}"
                 found[f"{output.property}, {name}"] = words
     return found
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out what Lightning tells everybody, and warnings about what is as it should be."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
-    before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for message in _KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.WARNING)
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)

@@ -78,7 +78,7 @@ def set_self_energies(
 
 def sample(dataset: AtomsDataset, count: int = SAMPLE) -> list[Block]:
     """Return some structures of a data set, always the same ones, in blocks of equally many atoms."""
-    picked = np.random.default_rng(0).permutation(len(dataset))[:count]
+    picked = np.random.default_rng(0).choice(len(dataset), min(count, len(dataset)), replace=False)
     return list(dataset.subset(np.sort(picked)).blocks())
 
 
