@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -15,12 +17,13 @@ from training_data import ani, schnet, write_frames
 import anipot
 from anipot import AtomicNetwork, AtomicProperty, Atomwise
 from anipot.data import AtomsDataset, Quantity
-from anipot.training import ModelOutput, predict, read_settings
-from anipot.training.building import build_potential, freeze
+from anipot.training import ModelOutput, predict, read_settings, train
+from anipot.training.building import build_potential, freeze, start_from
 from anipot.training.cache import FeatureCache
-from anipot.training.config import DataSettings, ModelSettings, SplitSettings, differences, parse, to_plain
+from anipot.training.config import DataSettings, ModelSettings, SplitSettings
 from anipot.training.data import open_parts
 from anipot.training.layers import Scales
+from anipot.training.reading import differences, parse, to_plain
 from anipot.training.starting import (
     energy_scale,
     scale_outputs,
@@ -29,6 +32,10 @@ from anipot.training.starting import (
     silence_energies,
     standardise_inputs,
 )
+from anipot.units import HARTREE_TO_EV
+
+# Lightning calls what torch 2.13 announces to remove.
+pytestmark = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning")
 
 FIELDS = {"energies": "energy [eV]", "forces": "forces [eV/Å]"}
 
@@ -395,3 +402,56 @@ def test_bad_records_can_be_skipped(frames):
     parts = open_parts(settings, ["energies", "forces"], say=said.append)
     assert sum(len(part) for part in parts.named().values()) < 60
     assert "records are bad" in said[0]
+
+
+# ------------------------------------------------------------------------------------------ from one model to the next
+
+
+def test_a_run_starts_from_another(frames, tmp_path):
+    """Labels of another name and another level; the old weights, a frozen layer, and self energies that fit."""
+    small = [f"data.path={frames}", "data.batch_size=16", "trainer.max_epochs=1", "tensorboard=false"]
+    small += ["model.head={class: ANIModel, hidden: [8, 6]}"]
+    old = train(read_settings(None, [*small, f"folder={tmp_path / 'old'}", f"data.fields={json.dumps(FIELDS)}"]))
+    labelled = tmp_path / "labelled.xyz"
+    images = ase.io.read(frames, ":")
+    for atoms in images:
+        atoms.info["other"] = atoms.get_potential_energy() / HARTREE_TO_EV - 0.1 * len(atoms)
+    ase.io.write(labelled, images)
+    fields = {"ccsd": "other [Hartree]"}
+    small[0] = f"data.path={labelled}"
+    options = [f"model.start_from={old}", "model.freeze=[head.*.linears.1]", "optimizer={kind: SGD, lr: 1e-9}"]
+    options += ["outputs=[{property: ccsd, head: energies, scaling: sqrt_atoms}]", f"data.fields={json.dumps(fields)}"]
+    new = train(read_settings(None, [*small[:-1], *options, f"folder={tmp_path / 'new'}"]))
+    before, after = anipot.load(old), anipot.load(new)
+    for (name, a), b in zip(before.named_parameters(), after.parameters(), strict=True):
+        same = torch.equal(a, b)
+        assert same or "linears.1" not in name
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+    results = json.loads((new / "results.json").read_text())
+    assert results["test"]["ccsd"]["per atom"]["count"] == 6
+    assert "ccsd, test" in after.details["training"]["errors"]
+    log = (new / "log.txt").read_text()
+    assert "moved by least squares of its errors" in log
+    assert "features of" in log  # energies alone are trained: they are kept
+    other = 'data.fields={ccsd: "other [eV]"}'
+    third = read_settings(None, [*small[:-1], *options[:-1], other, f"folder={tmp_path / 'third'}"])
+    with pytest.raises(ValueError, match=r"ccsd is in eV with shape .* but energies in Hartree"):
+        train(third)
+    with pytest.raises(ValueError, match=r"model\.start_from .* knows H, C, N, O, but the data hold Si"):
+        start_from(ModelSettings(start_from=str(old)), 0, ["Si"])
+
+
+def test_elements_must_be_known():
+    with pytest.raises(ValueError, match=r"model\.elements are H, C, but the data hold N"):
+        build_potential(ModelSettings(elements=["H", "C"]), ELEMENTS)
+
+
+def test_predictions_for_no_structures(dataset):
+    """What a process gets of the last batch of an epoch when there is nothing left for it."""
+    batch = next(iter(dataset.batches(4)))
+    empty = batch._each(lambda tensor: tensor[:0])
+    for model in (ani().float(), schnet().float()):
+        for graph in (True, False):
+            found = predict(model, empty, ("energies", "forces"), graph=graph)
+            assert found["energies"].shape == (0,)
+            assert found["forces"].shape == (0, batch.species.shape[1], 3)

@@ -63,7 +63,7 @@ def test_recipe(recipe, frames, crystals, tmp_path, monkeypatch):
     small = ["data.split={train: 24, validation: 8, test: 8}", "data.batch_size=8", "trainer.max_steps=2"]
     members = ["members=2"] if settings.members > 1 else []
     overrides = [f"data.path={data}", fields, *small, *members, "tensorboard=false", f"folder={tmp_path / 'run'}"]
-    with mock.patch("anipot.training.run.draw"), mock.patch("anipot.training.run.plot_curves"):
+    with mock.patch("anipot.training.results.draw"), mock.patch("anipot.training.results.plot_curves"):
         folder = train(read_settings(recipe, overrides))
     model = anipot.load(folder / "model.safetensors")
     assert len(model) == len(members) + 1
@@ -106,6 +106,6 @@ def test_every_layout_trains(file, tmp_path):
         pytest.skip(f"there is no {data}")
     options = ["data.split={train: 40, validation: 7, test: 8}", "data.batch_size=32", "trainer.max_steps=2"]
     options += ["data.checks=skip", "tensorboard=false", f"folder={tmp_path / 'run'}", f"data.path={data}"]
-    with mock.patch("anipot.training.run.draw"), mock.patch("anipot.training.run.plot_curves"):
+    with mock.patch("anipot.training.results.draw"), mock.patch("anipot.training.results.plot_curves"):
         folder = train(read_settings(None, [*options, *LAYOUTS[file]]))
     assert anipot.load(folder).details["training"]["errors"]

@@ -197,6 +197,7 @@ def test_export(finished, tmp_path, capsys):
     text = (target / "README.md").read_text()
     for words in ("Level of theory: a teacher", "A. Author", "DOI: not told", "energies, test: MAE", "seed 0"):
         assert words in text
+    assert str(finished.parent.parent) not in (target / "config.yaml").read_text()  # nobody's folders
     model = anipot.load(target)
     assert model.name == "Two ANIs"
     assert model.details["citation"] == "A. Author, J. 1, 2 (2025)"

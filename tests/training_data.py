@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from contracts import ELEMENTS, SELF_ENERGIES, molecule
 from torch import Tensor, nn
 
+import anipot
 from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, Atomwise, EnergyShifter, PaiNN, Potential, SchNet, pad
 
 
@@ -101,7 +105,6 @@ def write_frames(path: Any, count: int = 40, sizes: Sequence[int] = (4, 6, 9), s
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    import anipot
     from anipot.units import HARTREE_TO_EV
 
     teacher, frames = ani(99, hidden=(8,)), []
@@ -114,3 +117,42 @@ def write_frames(path: Any, count: int = 40, sizes: Sequence[int] = (4, 6, 9), s
         frames.append(atoms)
     ase.io.write(path, frames, format="extxyz")
     return path
+
+
+#: Settings of a training that is over in a second, with everything that has a state.
+SMALL = [
+    'data.fields={energies: "energy [eV]", forces: "forces [eV/Å]"}',
+    "data.batch_size=8",
+    "model.representation={class: SchNet, num_features: 8, num_interactions: 1}",
+    "optimizer={kind: AdamW, lr: 1e-2, weight_decay: 1e-3}",
+    "schedule={kind: plateau, patience: 0, factor: 0.7}",
+    "ema=0.8",
+    "stopping={patience: 30}",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=1",
+    "checkpoint_seconds=0",
+    "tensorboard=false",
+]
+
+
+def weights(folder: Path) -> list[torch.Tensor]:
+    return [p.detach() for p in anipot.load(folder / "model.safetensors").parameters()]
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    for a, b in zip(weights(one), weights(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    first, second = state(one), state(other)
+    for name, value in first["state_dict"].items():
+        torch.testing.assert_close(value, second["state_dict"][name], rtol=1e-6, atol=1e-9)
+    assert first["global_step"] == second["global_step"]
+    assert first["plateau"] == second["plateau"]
+    rows = [list(csv.reader((folder / "metrics.csv").read_text().splitlines())) for folder in (one, other)]
+    assert len(rows[0]) == len(rows[1])
+    for ours, theirs in zip(rows[0][1:], rows[1][1:], strict=True):
+        assert [bool(x) for x in ours] == [bool(x) for x in theirs]
+        assert [float(x) for x in ours if x] == pytest.approx([float(x) for x in theirs if x], rel=1e-6)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from anipot.training import needs
 
     needs("lightning", "torchmetrics", "jsonargparse")
-    from anipot.training.config import read_settings, to_plain
+    from anipot.training.reading import read_settings, to_plain
 
     settings = read_settings(args.config, args.overrides)
     if args.show:

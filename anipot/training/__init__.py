@@ -24,7 +24,7 @@ _LATER = {
     "TrainingSettings": "config",
     "evaluate": "evaluation",
     "quietly": "quiet",
-    "read_settings": "config",
+    "read_settings": "reading",
     "train": "members",
 }
 

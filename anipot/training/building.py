@@ -31,7 +31,7 @@ def build_potential(settings: ModelSettings, elements: Sequence[str]) -> Potenti
     settings
         Of the model.
     elements
-        Symbols, where the settings name none.
+        Symbols that the data hold; all that the model knows, where the settings name none.
 
     Raises
     ------
@@ -45,6 +45,9 @@ def build_potential(settings: ModelSettings, elements: Sequence[str]) -> Potenti
     >>> model.head.networks[0].sizes
     (32, 16, 1)
     """
+    unknown = [element for element in elements if element not in (settings.elements or elements)]
+    if unknown:
+        raise ValueError(f"model.elements are {', '.join(settings.elements or ())}, but the data hold {unknown[0]}")
     elements = tuple(settings.elements or elements)
     known: dict[str, Any] = {"num_species": len(elements), "elements": elements}
     representation = make(settings.representation, "model.representation", known)

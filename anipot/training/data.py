@@ -84,7 +84,7 @@ def reopen_parts(
     settings: DataSettings, names: Sequence[str], split: Path, say: Callable[[str], None] = print
 ) -> Parts:
     """Open the data of a training that goes on, divided as it was; what was looked at then is not looked at again."""
-    whole = _opened(settings, settings.path, names)
+    whole = _opened(settings, settings.path, names).with_transforms(data.Keep(list(names)))
     listed = data.read_split(split, whole)
     apart = {name: path for name in PARTS[1:] if (path := getattr(settings, name))}
     found = listed | {name: open_data(settings, path, names, say) for name, path in apart.items()}
@@ -103,6 +103,11 @@ def open_data(
         If the data have no labels of the names that are needed, or are bad and to be refused.
     """
     dataset = _opened(settings, path, names)
+    if settings.limits:  # of labels, too, which are not needed otherwise
+        before = len(dataset)
+        dataset = dataset.filter(**settings.limits)
+        say(f"data: limits leave {len(dataset)} of {before} structures")
+    dataset = dataset.with_transforms(data.Keep(list(names)))
     if settings.checks not in ("refuse", "skip", "ignore"):
         raise ValueError(f"data.checks must be refuse, skip or ignore, got {settings.checks!r}")
     if settings.checks != "ignore":
@@ -112,10 +117,6 @@ def open_data(
             raise data.DataError(f"{error.report}\ndata.checks=skip leaves them out") from error
         if dataset.report is not None and dataset.report.bad:
             say(str(dataset.report))
-    if settings.limits:
-        before = len(dataset)
-        dataset = dataset.filter(**settings.limits)
-        say(f"data: limits leave {len(dataset)} of {before} structures")
     return dataset
 
 
@@ -131,7 +132,6 @@ def _opened(settings: DataSettings, path: Any, names: Sequence[str]) -> AtomsDat
         raise ValueError(
             f"outputs: the data have no {missing[0]}; they have {known} (data.fields tells where labels are)"
         )
-    dataset = dataset.with_transforms(data.Keep(list(names)))
     return dataset
 
 

@@ -66,7 +66,7 @@ class OutputErrors:
     by_element: dict[str, Sums] = field(default_factory=dict)
     #: By number of atoms.
     by_size: dict[int, Sums] = field(default_factory=dict)
-    #: (n, 2) labels and predictions of some components, for a picture.
+    #: (n, 2) labels and predictions of some components, energies without self energies, for a picture.
     points: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
 
 
@@ -113,7 +113,8 @@ def evaluate(
     found = {output.property: OutputErrors(output) for output in outputs}
     if not outputs:
         return {}
-    conformers = _Conformers(dataset) if relative and "energies" in found else None
+    of_energies = next((output.property for output in outputs if output.predicted == "energies"), None)
+    conformers = _Conformers(dataset) if relative and of_energies else None
     points = {output.property: _Points(len(dataset)) for output in outputs}
     batches = dataset.batches(batch_size, dtype=potential.dtype)
     for batch in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True, leave=False):
@@ -122,15 +123,16 @@ def evaluate(
         for output in outputs:
             wrong = _add(found[output.property], potential, batch, predictions[output.predicted])
             label = batch.properties[output.property]
-            if output.property == "energies":  # without what composition alone explains, or there is nothing to see
-                label = label - potential.shifter.sae(potential.converter.convert(batch.species)).to(label)
+            if output.predicted == "energies":  # without self energies there is something to see
+                system = potential.system(batch.species, batch.coordinates, batch.cell, batch.pbc)
+                label = label - potential.shifter.sae(system.species)
             points[output.property].add(wrong, label)
-            if output.property == "energies" and conformers is not None:
+            if output.predicted == "energies" and conformers is not None:
                 conformers.add(batch, wrong)
     for name, one in found.items():
         one.points = points[name].joined()
-    if conformers is not None:
-        found["energies"].relative = conformers.sums()
+    if conformers is not None and of_energies is not None:
+        found[of_energies].relative = conformers.sums()
     return {name: one for name, one in found.items() if one.total.count}
 
 
@@ -141,7 +143,7 @@ def _add(into: OutputErrors, potential: Potential, batch: Batch, prediction: Ten
     values, labelled = errors(prediction, batch.properties[into.output.property], real)
     sizes = batch.num_atoms
     into.total.add(_numpy(values[labelled]))
-    if into.output.property == "energies":
+    if into.output.predicted == "energies":
         into.per_atom.add(_numpy((values / sizes)[labelled]))
     of_label = (sizes[:, None].expand_as(labelled) if of_atoms else sizes)[labelled]
     for size in torch.unique(of_label).tolist():

@@ -16,13 +16,13 @@ import anipot
 from anipot.potential import Potential
 from anipot.storage import load_model
 from anipot.training.building import MODEL
-from anipot.training.folder import CONFIG, RESULTS, replace
+from anipot.training.folder import CONFIG, RESULTS, SPLIT, replace
 from anipot.zoo.index import normalise
 
 #: What a card says of a model beside what is known from its training; ``None`` stands for what nobody has told.
 FACTS = ("level_of_theory", "citation", "doi", "license")
 #: Files of a run that tell how the model was made, and what it is worth.
-MADE = (RESULTS, "split.json")
+MADE = (RESULTS, SPLIT)
 PICTURES = ("parity.png", "errors_by_element.png", "errors_by_size.png", "curves.png")
 
 
@@ -69,8 +69,7 @@ def export(
     for file in (*MADE, *PICTURES):
         if (run / file).is_file():
             shutil.copyfile(run / file, target / file)
-    settings = yaml.safe_load((run / CONFIG).read_text("utf-8"))
-    settings["folder"] = f"runs/{key}"  # where it was trained is nobody's concern
+    settings = _without_places(yaml.safe_load((run / CONFIG).read_text("utf-8")), key)
     (target / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     results = json.loads((run / RESULTS).read_text("utf-8"))
     card = card_of(potential, key)
@@ -78,6 +77,17 @@ def export(
     (target / "README.md").write_text(_readme(card, key, settings, results, target), encoding="utf-8")
     _write_checksums(target, key)
     return target
+
+
+def _without_places(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return settings with names of files in place of where they were on somebody's machine."""
+
+    def name(path: Any) -> Any:
+        return [name(one) for one in path] if isinstance(path, list) else path and Path(str(path)).name
+
+    data = {part: name(settings["data"].get(part)) for part in ("path", "validation", "test")}
+    split = {**settings["data"]["split"], "file": name(settings["data"]["split"]["file"])}
+    return {**settings, "folder": f"runs/{key}", "data": {**settings["data"], **data, "split": split}}
 
 
 def card_of(potential: Potential, key: str) -> dict[str, Any]:
@@ -123,7 +133,7 @@ def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], resu
     sizes = (training.get("structures") or {}).items()
     lines += [f"- structures for {name}: {count}" for name, count in sizes]
     split = settings["data"]["split"]
-    rows = "; rows of each part are in `split.json`" if (folder / "split.json").is_file() else ""
+    rows = "; rows of each part are in `split.json`" if (folder / SPLIT).is_file() else ""
     lines += [f"- split: by {split['by']}, seed {split['seed']}{rows}", ""]
     lines += ["## Errors", ""]
     lines += [f"- {name}: {words}" for name, words in (training.get("errors") or {}).items()]

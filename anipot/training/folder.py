@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
 from anipot.potential import Potential
 from anipot.storage import load_model
 from anipot.training.building import MODEL
-from anipot.training.config import TrainingSettings, differences, to_plain
+from anipot.training.checkpoints import LAST
+from anipot.training.config import TrainingSettings
 from anipot.training.layers import Scales
+from anipot.training.reading import differences, to_plain
 
 #: Names of files beside those of checkpoints and pictures.
-CONFIG, START, SCALES, LOG, METRICS, RESULTS = (
-    "config.yaml",
-    "start.safetensors",
-    "scales.safetensors",
-    "log.txt",
-    "metrics.csv",
-    "results.json",
-)
+CONFIG, SPLIT, START, SCALES = "config.yaml", "split.json", "start.safetensors", "scales.safetensors"
+LOG, METRICS, RESULTS = "log.txt", "metrics.csv", "results.json"
 #: Settings that may change when a run goes on: how long it lasts, where it runs and what it shows.
 _FREE = ("folder", "member", "checkpoint_seconds", "cache", "tensorboard", "details")
 _FREE_DATA = ("path", "workers", "validation_batch_size")
@@ -58,6 +56,28 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write(CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from training in this folder meanwhile; the system lets go of it when the process ends.
+
+        Raises
+        ------
+        RuntimeError
+            If another process trains in it.
+        """
+        if not self.first:
+            yield
+            return
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RuntimeError(f"another process is training in {self.path}; wait for it, or end it") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
@@ -80,6 +100,12 @@ class RunFolder:
         """What a finished training has found; None before."""
         path = self.path / RESULTS
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last checkpoint; an empty one before there is any."""
+        path = self.path / LAST
+        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else {}
 
     def save_start(self, potential: Potential, scales: Scales) -> None:
         """Keep where the training starts, which a training that goes on need not find again."""

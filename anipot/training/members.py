@@ -17,9 +17,10 @@ from anipot.training.building import MODEL
 from anipot.training.config import TrainingSettings
 from anipot.training.data import open_parts
 from anipot.training.evaluation import evaluate, to_json
-from anipot.training.folder import RESULTS, RunFolder
+from anipot.training.folder import RESULTS, SPLIT, RunFolder
 from anipot.training.pictures import draw
-from anipot.training.run import SPLIT, facts_of, in_words, known_outputs, own_parts, train
+from anipot.training.results import facts_of, in_words, own_parts
+from anipot.training.run import known_outputs, train
 
 
 def train_all(settings: TrainingSettings) -> Path:

@@ -49,7 +49,8 @@ def plot_predictions(path: Path, found: Mapping[str, OutputErrors], error_unit: 
     figure, axes = _panels(len(shown))
     for one, ax in zip(shown, axes, strict=False):
         label, prediction = (one.points * one.output.factor(error_unit)).T
-        name = one.output.property + (" less self energies" if one.output.property == "energies" else "")
+        name = one.output.property
+        name = f"{name} less self energies" if one.output.predicted == "energies" else name
         plot_parity(label, prediction, name, one.output.unit(error_unit), ax)
         total, factor = one.total, one.output.factor(error_unit)
         unit = one.output.unit(error_unit)

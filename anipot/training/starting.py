@@ -203,7 +203,7 @@ def scale_outputs(
         raise ValueError(f"model.output_scale must be positive, got {size}")
     _scale(potential, potential.head, "head", 0.0, size, fresh, scales)
     for output in outputs:
-        spread = statistics.quantities.get(output.property)
+        spread = statistics.quantities.get(output.predicted)
         if output.predicted in potential.property_heads and spread is not None and spread.structures:
             head = potential.property_heads[output.predicted]
             mean, std = _label(head, output, spread, statistics)
@@ -211,9 +211,9 @@ def scale_outputs(
 
 
 def energy_scale(outputs: Sequence[ModelOutput], statistics: Statistics) -> float:
-    """Return the size of the energies of atoms: that of forces times 1 Å, or what energies leave unexplained."""
+    """Return the size of the energies of atoms: that of forces times 1 Å, or what self energies leave unexplained."""
     forces = statistics.quantities.get("forces")
-    if any(o.property == "forces" and o.weight > 0 for o in outputs) and forces and 0 < forces.rms < math.inf:
+    if any(o.predicted == "forces" and o.weight > 0 for o in outputs) and forces and 0 < forces.rms < math.inf:
         return float(forces.rms)
     if statistics.energy_std and statistics.structures:
         return float(statistics.energy_std) / math.sqrt(max(1.0, statistics.atoms / statistics.structures))

@@ -118,9 +118,7 @@ class AtomisticTask(LightningModule):
             predictions = predict(self.potential, batch, self._trained)
         terms = terms_of(self._learned, self.potential, predictions, batch, self.loss_unit)
         counts, world = over_processes(terms.counts)
-        if (
-            not terms.sums.requires_grad
-        ):  # nothing for this process in the last batch of an epoch, but others wait for it
+        if not terms.sums.requires_grad:  # the last batch of an epoch has nothing for this process, but others wait
             terms = terms._replace(sums=terms.sums + 0 * sum(parameter.sum() for parameter in self.parameters()))
         # Lightning takes the mean of the gradients of all processes, hence the factor.
         loss = world * (self._learned_weights * terms.sums / counts.clamp(min=1)).sum()
@@ -153,7 +151,7 @@ class AtomisticTask(LightningModule):
         if not math.isfinite(loss):
             raise RuntimeError(
                 f"the loss is {loss} at step {self.global_step}: try a smaller learning rate or clipped gradients, and "
-                "look for absurd labels with `anipot data info`"
+                "look for absurd labels with `anipot data check`"
             )
         for logger in self.loggers:  # which count steps from 0
             logger.log_metrics({"loss": loss, "learning_rate": self.learning_rate}, step=self.global_step - 1)
