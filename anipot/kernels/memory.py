@@ -46,7 +46,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
 
 def _take(size: int) -> mmap.mmap:
     for block in sorted(_free, key=len):
-        if size <= len(block) <= 1.25 * size:  # batches are never quite the same size
+        if size <= len(block) <= 4 * size:  # batches sorted by size take turns, and kept memory should fit most
             with suppress(ValueError):  # another thread was faster
                 _free.remove(block)
                 return block
