@@ -51,12 +51,15 @@ from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 if TYPE_CHECKING:
+    from anipot.optimization import Optimized, optimize
     from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
-_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy")
+_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy") | dict.fromkeys(
+    ("Optimized", "optimize"), "optimization"
+)
 
 __all__ = [
     "ACSF",
@@ -83,6 +86,7 @@ __all__ = [
     "Members",
     "MollifierCutoff",
     "NormalModes",
+    "Optimized",
     "PaiNN",
     "Phonons",
     "Polarizability",
@@ -104,6 +108,7 @@ __all__ = [
     "load",
     "models",
     "normal_modes",
+    "optimize",
     "pad",
     "phonons",
     "reference_path",

@@ -69,12 +69,6 @@ def test_info(model):
     assert main(["info", model]) == 0
 
 
-def test_opt_not_converged(model, water, tmp_path):
-    out = str(tmp_path / "o.xyz")
-    assert main(["opt", water, "--model", model, "--steps", "1", "--fmax", "1e-9", "-o", out]) == 1
-    assert not ase.io.read(out).info["converged"]
-
-
 def run_shell(hook, *args):
     """Run the command in a process of its own, after ``hook``, which arranges for a signal."""
     code = f"import os, signal, sys\nfrom anipot.cli import main, sp\n{hook}\nsys.exit(main())"
@@ -216,16 +210,6 @@ sp._batch = interrupted
     assert (folder / "o.json").read_text() == "earlier"
 
 
-def test_opt_cell_keeps_stress(model, box, tmp_path):
-    out = str(tmp_path / "o.xyz")
-    assert main(["opt", box, "--model", model, "--cell", "--steps", "3", "--fmax", "1e-9", "-o", out]) == 1
-    atoms, start = ase.io.read(out), ase.io.read(box)
-    assert np.abs(atoms.cell.array - start.cell.array).max() > 1e-8
-    stress = atoms.get_stress()
-    atoms.calc = load_named(model).ase()
-    np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-6)
-
-
 def test_stress_wants_a_volume(model, tmp_path, capsys):
     file, out = str(tmp_path / "slab.xyz"), str(tmp_path / "o.xyz")
     ase.io.write(file, Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=[5, 5, 0], pbc=(1, 1, 0)))
@@ -234,11 +218,6 @@ def test_stress_wants_a_volume(model, tmp_path, capsys):
         assert main([*args, "--model", model]) == 2
         assert "frame 0 has the cell" in capsys.readouterr().err
         assert not Path(out).exists()
-
-
-def test_opt_cell_wants_a_period(model, water, tmp_path, capsys):
-    assert main(["opt", water, "--model", model, "--cell", "-o", str(tmp_path / "o.xyz")]) == 2
-    assert "frame 0 is not periodic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anipot.derivatives import as_potential
+from anipot.frames import Systems, frames_of, free_atoms
 from anipot.potential import Potential
 from anipot.spectroscopy.hessians import Batch, Derivatives, batches, curvatures, derivatives_of
 from anipot.spectroscopy.infrared import dipole_name, intensities
 from anipot.spectroscopy.modes import NormalModes
 from anipot.spectroscopy.rigid import parts_of, rigid_motions
-from anipot.spectroscopy.systems import Masses, Systems, frames_of, free_atoms, set_masses
+from anipot.spectroscopy.systems import Masses, set_masses
 from anipot.units import HARTREE_TO_EV, MHESSIAN_TO_FCONST, SQRT_MHESSIAN_TO_INVERSE_CM
 from anipot.vibrations import modes_outside
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from anipot.data.pools import num_atoms
 from anipot.ensembles import EnsemblePotential
 from anipot.kernels.memory import empty
 from anipot.neighbors import neighborhoods
@@ -44,8 +44,7 @@ class FeatureCache:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>>     >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
     >>> from anipot.data import AtomsDataset
     >>> aev = AEVComputer.like_1x(2)
     >>> networks = [AtomicNetwork((aev.num_features, 16, 1), CELU(0.1)) for _ in range(2)]
@@ -64,7 +63,7 @@ class FeatureCache:
             raise ValueError(f"features cannot be kept: {reason}")
         width = int(potential.representation.num_features)  # type: ignore[arg-type]
         weight = next(potential.head.parameters())
-        atoms = num_atoms_of(dataset)
+        atoms = num_atoms(dataset)
         #: How many atoms fit, what they take, and how many are kept.
         self.capacity = min(atoms, int(memory) // (width * weight.element_size()))
         self.num_atoms = 0
@@ -136,12 +135,6 @@ def cannot_cache(potential: Potential) -> str:
     if len(potential.terms):
         return "energy terms see the geometry"
     return ""
-
-
-def num_atoms_of(dataset: AtomsDataset) -> int:
-    """Return how many atoms a data set has, as the groups of its source state it."""
-    counts = np.diff(dataset.selection.before(dataset.offsets)).tolist()
-    return sum(count * group.num_atoms for count, group in zip(counts, dataset.source.groups, strict=True))
 
 
 def _ranges(starts: Tensor, sizes: Tensor) -> Tensor:

@@ -1,0 +1,83 @@
+"""The inverse of a model Hessian for each system of a batch, made anew where a system has changed its shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anipot.optimization.lbfgs import CURVATURE
+from anipot.optimization.model_hessian import model_hessian
+from anipot.units import HARTREE_TO_EV
+
+#: Hartree/Å² added in all directions, for those along which the model knows no resistance (0.1 eV/Å²).
+SOFTEST = 0.1 / HARTREE_TO_EV
+#: Å that an atom may move before the model Hessian of its system is made anew.
+MOVED = 0.15
+#: Atoms of a system above which matrices would take more time than they save.
+MOST_ATOMS = 100
+
+
+class Preconditioner:
+    """H⁻¹ of the model Hessian (``model_hessian``) of every system.
+
+    Parameters
+    ----------
+    x
+        (B, R, 3) start; only shape and device count.
+    lead
+        Places before the atoms, which hold the cell.
+    """
+
+    def __init__(self, x: Tensor, lead: int) -> None:
+        rows, width = x.shape[:2]
+        self.lead = lead
+        #: float32: it only has to be roughly right, and half as much is read in every step.
+        self.inverse = x.new_zeros(rows, 3 * width, 3 * width, dtype=torch.float32)
+        self.made_for = x.new_full((rows, width - lead, 3), torch.inf)
+
+    def refresh(
+        self, numbers: Tensor, free: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None
+    ) -> None:
+        """Look which systems have moved, and make theirs anew.
+
+        Parameters
+        ----------
+        numbers
+            (B, A) atomic numbers, ghosts -1.
+        free
+            (B, A) bool: atoms that move.
+        coordinates, cell, pbc
+            (B, A, 3), and (B, 3, 3) and (B, 3) or None.
+        """
+        moved = ~(torch.linalg.vector_norm(coordinates - self.made_for, dim=-1).amax(-1) <= MOVED)
+        rows = moved.nonzero()[:, 0]
+        if not len(rows):
+            return
+        cell, pbc = (None if part is None else part[rows] for part in (cell, pbc))
+        hessian = model_hessian(numbers[rows], coordinates[rows], cell, pbc)
+        moves = free[rows].repeat_interleave(3, dim=1)
+        hessian *= moves[:, :, None] & moves[:, None, :]
+        diagonal = hessian.diagonal(dim1=1, dim2=2)
+        diagonal += torch.where(moves, SOFTEST, 1.0)
+        atoms = 3 * self.lead
+        factor, failed = torch.linalg.cholesky_ex(hessian)
+        inverse = torch.cholesky_inverse(factor)
+        uniform = torch.eye(hessian.shape[1], dtype=hessian.dtype, device=hessian.device) / CURVATURE
+        usable = (failed == 0) & inverse.isfinite().all(-1).all(-1)  # atoms on one spot have no model Hessian
+        self.inverse[rows, atoms:, atoms:] = torch.where(usable[:, None, None], inverse, uniform).float()
+        self.inverse[rows, :atoms, :atoms] = torch.eye(atoms, device=hessian.device) / CURVATURE
+        self.made_for[rows] = coordinates[rows]
+
+    def solve(self, gradients: Tensor) -> Tensor:
+        """Return H⁻¹ g (B, R, 3)."""
+        found = torch.bmm(self.inverse, gradients.flatten(1).float()[:, :, None])
+        return found.view(gradients.shape).to(gradients.dtype)
+
+    def forget(self, rows: Tensor) -> None:
+        """Make those of some rows anew, which hold other systems from now on."""
+        self.made_for[rows] = torch.inf
+
+    def keep(self, rows: Tensor, width: int) -> None:
+        """Go on with some rows of the batch, and with the first places of each."""
+        self.inverse = self.inverse[rows, : 3 * width, : 3 * width].contiguous()
+        self.made_for = self.made_for[rows, : width - self.lead]
