@@ -1,5 +1,7 @@
 """Normal modes, thermochemistry and spectra against ASE, and systems for which the number of modes is not 3n − 6."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -361,3 +363,9 @@ def test_bad_constraints(model):
     charged.info["charge"] = 1
     with pytest.raises(ValueError, match="system 0: molecule 0 has a total charge of 1"):
         anipot.normal_modes(charged, model)
+
+
+def test_what_does_not_relax_is_named(model, monkeypatch):
+    monkeypatch.setattr("anipot.spectroscopy.analysis.optimize_all", partial(anipot.optimize, steps=1))
+    with pytest.raises(RuntimeError, match=r"system 1 \(H2O\) did not relax to 0.001 eV/Å: "):
+        anipot.normal_modes([molecule("N"), molecule("H2O")], model, optimize=True)

@@ -5,8 +5,8 @@
                               [--budget SECONDS] [--markdown]
     python tools/benchmark.py --show FILE.json [--markdown]
 
-Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, training, training_epoch, startup,
-scaling, busy.
+Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, hessian_batch, training,
+training_epoch, startup, scaling, busy.
 With SchNetPack 2.2 and the SchNet of PyTorch Geometric: message_passing, message_passing_training,
 message_passing_memory. Without a peer: symmetry_functions. ``--quick`` takes a few of them, below two minutes. Systems
 and weights come from $ANIPOT_SHARED, by default ../shared; without it systems are made from a seed and have names of
@@ -80,6 +80,7 @@ NAMES = (
         "stress",
         "batch",
         "hessian",
+        "hessian_batch",
         "training",
         "training_epoch",
         "startup",
@@ -98,7 +99,7 @@ MESSAGE_PASSING = (SCHNET_3, ("schnet", 3, 50), ("schnet", 6, 25), SCHNET_6, PAI
 #: What a process may take in message_passing_memory.
 MEMORY_GIB = 16
 #: Rounds of what takes long.
-MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2, "training_epoch": 3}
+MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2, "training_epoch": 3, "hessian_batch": 3}
 #: Conformers of an epoch: two of the batches of the ANI recipe. Drawn from 10 000, which would take twice as long.
 EPOCH_CONFORMERS = 5120
 #: What is trained, whether forces are, and whether AEVs are kept.
@@ -181,6 +182,14 @@ class Plan:
     def hessian(self, threads: int) -> Iterator[Case]:
         for system in self.systems("water", "benzene", "tripeptide58"):
             yield Case("hessian", system, "hessian", {"system": system, **ENSEMBLE}, threads)
+
+    def hessian_batch(self, threads: int) -> Iterator[Case]:
+        """Displaced copies of a molecule in one call; TorchANI computes one Hessian at a time."""
+        sampling = {"warm_least": 1, "at_least": 1, "at_most": 20, "enough": 1.0}
+        for system, copies in zip(self.systems("benzene", "tripeptide58"), (16, 2), strict=False):
+            args = {"system": system, "copies": copies, **ENSEMBLE}
+            label = f"{system} × {copies}"
+            yield Case("hessian_batch", label, "hessian_batch", args, threads, sampling=sampling, items=copies)
 
     def training(self, threads: int) -> Iterator[Case]:
         data = "train10k" if self.shared else "built_train"

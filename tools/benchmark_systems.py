@@ -98,6 +98,12 @@ def batch(name: str, molecules: int) -> tuple[np.ndarray, np.ndarray]:
     return species[:, :width], positions[:, :width]
 
 
+def displaced(system: Structure, copies: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return species (B, A) and positions (B, A, 3) of copies of a molecule whose atoms are displaced a little."""
+    noise = np.random.default_rng(seed).normal(scale=POOL_NOISE, size=(copies, *system.positions.shape))
+    return np.tile(system.numbers, (copies, 1)), system.positions + noise
+
+
 def flat(species: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a batch as one molecule, on a grid so wide that no two see each other."""
     side = int(np.ceil(len(species) ** (1 / 3)))

@@ -30,7 +30,7 @@ from typing import Any  # noqa: E402
 
 import benchmark_epochs as epochs  # noqa: E402
 import benchmark_messages as messages  # noqa: E402
-from benchmark_systems import SHARED, Structure, batch, data_set, flat, padded, structure  # noqa: E402
+from benchmark_systems import SHARED, Structure, batch, data_set, displaced, flat, padded, structure  # noqa: E402
 
 WEIGHTS = SHARED / "weights" / "ani-model-zoo" / "resources"
 INFO_FILES = {"ani1x": "ani-1x_8x.info", "ani2x": "ani-2x_8x.info"}
@@ -281,6 +281,16 @@ class Anipot:
         species, coordinates = torch.tensor(numbers)[None], torch.tensor(positions, dtype=model.dtype)[None]
         return lambda: anipot.single_point(model, species, coordinates, hessian=True)
 
+    def hessian_batch(self, system: str, copies: int, **which: Any) -> Callable[[], Any]:
+        import torch
+
+        import anipot
+
+        model = self.model(**which)
+        numbers, positions = displaced(structure(system), copies)
+        species, coordinates = torch.tensor(numbers), torch.tensor(positions, dtype=model.dtype)
+        return lambda: anipot.single_point(model, species, coordinates, hessian=True)
+
     def training(self, data: str, forces: bool) -> Callable[[], Any]:
         self.weights = "random numbers, as they should be"
         return training_step(self._random("ani1x", 1), data, forces)
@@ -447,13 +457,21 @@ class TorchANI:
         return _torchani_forces(model, numbers, positions, getattr(torch, which["dtype"]))
 
     def hessian(self, system: str, **which: Any) -> Callable[[], Any]:
+        found = structure(system)
+        return self._hessian(found.numbers[None], found.positions[None], which)
+
+    def hessian_batch(self, system: str, copies: int, **which: Any) -> Callable[[], Any]:
+        """One molecule after the other: ``torchani.grad`` takes no batch."""
+        numbers, positions = displaced(structure(system), copies)
+        calls = [self._hessian(z[None], x[None], which) for z, x in zip(numbers, positions, strict=True)]
+        return lambda: [call() for call in calls]
+
+    def _hessian(self, numbers: np.ndarray, positions: np.ndarray, which: dict[str, Any]) -> Callable[[], Any]:
         import torch
         from torchani.grad import energies_forces_and_hessians
 
-        found = structure(system)
         model = self.model(**which, neighbors="all_pairs", infer=self.best, script=self.best)
-        species = torch.tensor(found.numbers)[None]
-        coordinates = torch.tensor(found.positions, dtype=getattr(torch, which["dtype"]))[None]
+        species, coordinates = torch.tensor(numbers), torch.tensor(positions, dtype=getattr(torch, which["dtype"]))
         if not self.best:
             return lambda: energies_forces_and_hessians(model, species, coordinates.detach())
         x = coordinates.requires_grad_()

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anipot.derivatives import as_potential
 from anipot.frames import Systems, frames_of, free_atoms
+from anipot.optimization import optimize as optimize_all
 from anipot.potential import Potential
 from anipot.spectroscopy.hessians import Batch, Derivatives, batches, curvatures, derivatives_of
 from anipot.spectroscopy.infrared import dipole_name, intensities
@@ -55,8 +56,8 @@ def normal_modes(
         Atoms held by ``FixAtoms`` do not move: frequencies are those of the rest (partial Hessian,
         doi:10.1007/s00214-001-0345-0). Modes of periodic systems are those at Γ.
     model
-        A ``Potential``, or a name or path for ``anipot.load``. Float64 networks are worth it: float32 ones make errors
-        of some tenths of cm⁻¹.
+        A ``Potential``, or a name or path for ``anipot.load``. At one geometry float32 networks cost thousandths of
+        cm⁻¹, but relaxations end a little beside the minimum, which soft modes feel.
     optimize
         Whether to relax the systems first.
     fmax
@@ -115,7 +116,7 @@ def normal_modes(
             raise ValueError(f"system {i}: {error}") from error
     dipole = dipole_name(potential, infrared, frames)
     if optimize:
-        _relax(frames, potential, fmax)
+        frames = _relaxed(frames, potential, fmax, progress)
     found: dict[int, NormalModes] = {}
     with tqdm(total=len(frames), desc="normal modes", disable=not progress) as bar:
         for batch in batches(frames, potential):
@@ -142,15 +143,14 @@ def _one_each(masses: Any, count: int) -> list[Any]:
     return list(masses)
 
 
-def _relax(frames: list[Atoms], model: Potential, fmax: float) -> None:
-    from ase.optimize import BFGS
-
-    calculator = model.ase()
-    for i, atoms in enumerate(frames):
-        atoms.calc = calculator
-        if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=1000):
-            raise RuntimeError(f"system {i} did not relax to {fmax:g} eV/Å in 1000 steps")
-        atoms.calc = None
+def _relaxed(frames: list[Atoms], model: Potential, fmax: float, progress: bool) -> list[Atoms]:
+    found = optimize_all(frames, model, fmax=fmax, progress=progress)
+    for i, one in enumerate(found):
+        if not one.converged:
+            formula = one.atoms.get_chemical_formula()
+            raise RuntimeError(f"system {i} ({formula}) did not relax to {fmax:g} eV/Å: {one.why}")
+        one.atoms.calc = None
+    return [one.atoms for one in found]
 
 
 def _of_batch(
