@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--width", type=float, default=10.0, help="of lines in the picture, cm⁻¹ (default: 10)")
     add_folder(parser)
     add_common(parser)
-    parser.set_defaults(run=run, dtype="float64")  # float32 would cost some tenths of cm⁻¹, and time is no matter here
+    parser.set_defaults(run=run, dtype="float64")  # relaxed tightly, where float32 forces are rough
 
 
 def run(args: argparse.Namespace) -> int:
