@@ -28,6 +28,7 @@ from itertools import pairwise  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import benchmark_epochs as epochs  # noqa: E402
 import benchmark_messages as messages  # noqa: E402
 from benchmark_systems import SHARED, Structure, batch, data_set, displaced, flat, padded, structure  # noqa: E402
 
@@ -294,6 +295,10 @@ class Anipot:
         self.weights = "random numbers, as they should be"
         return training_step(self._random("ani1x", 1), data, forces)
 
+    def training_epoch(self, threads: int, **which: Any) -> dict[str, Any]:
+        self.weights = "random numbers, as they should be"
+        return epochs.anipot_epochs(threads=threads, peak=peak_mib, **which)
+
     def network(self, kind: str, interactions: int, functions: int, dtype: str) -> Any:
         """Return a potential of SchNet or PaiNN with random weights."""
         import torch
@@ -480,6 +485,16 @@ class TorchANI:
 
     def training(self, data: str, forces: bool) -> Callable[[], Any]:
         import torch
+
+        model = self._untrained()
+        return training_step(torch.jit.script(model) if self.best else model, data, forces)
+
+    def training_epoch(self, threads: int, **which: Any) -> dict[str, Any]:
+        self.weights = Anipot.weights
+        return epochs.torchani_epochs(self._untrained(), self.best, **which)
+
+    def _untrained(self) -> Any:
+        import torch
         from torchani.arch import Assembler
 
         torch.manual_seed(0)
@@ -490,8 +505,7 @@ class TorchANI:
         assembler.set_aev_computer(angular="ani1x", radial="ani1x")
         assembler.set_neighborlist("all_pairs")
         assembler.set_self_energies(SELF_ENERGIES)
-        model = assembler.assemble(1)
-        return training_step(torch.jit.script(model) if self.best else model, data, forces)
+        return assembler.assemble(1)
 
     def versions(self) -> dict[str, Any]:
         import torch
@@ -608,6 +622,9 @@ class Worker:
             return self.library.versions()
         if task == "rate":
             return {"gflops": product_rate(**args)}
+        if task == "training_epoch":
+            found = self.library.training_epoch(self.threads, **args, **request["sampling"])
+            return {"peak_mib": peak_mib(), "weights": self.library.weights} | found
         if task == "count":
             return count(args["task"], args["args"])
         return self._timed(task, args, request["sampling"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anipot.data.pools import num_atoms
 from anipot.ensembles import EnsemblePotential
+from anipot.kernels.memory import empty
 from anipot.neighbors import neighborhoods
 from anipot.potential import Potential
 from anipot.structures import System
@@ -93,7 +94,7 @@ class FeatureCache:
         starts, sizes = self._start[index].long(), real.sum(-1).cpu()
         known = starts >= 0
         if bool(known.all()):
-            return self._features.index_select(0, _ranges(starts, sizes).to(self._features.device))
+            return self._rows(_ranges(starts, sizes))
         unknown = ~known.to(real.device)
         found = _features(potential, _rows(system, unknown))[real[unknown]]
         self._keep(index[~known], sizes[~known], found)
@@ -104,10 +105,14 @@ class FeatureCache:
         for some, values in ((known, None), (~known, found)):
             rows = _ranges((ends - sizes)[some], sizes[some]).to(found.device)
             if values is None:
-                kept = _ranges(starts[some], sizes[some]).to(found.device)
-                values = self._features.index_select(0, kept)
+                values = self._rows(_ranges(starts[some], sizes[some]))
             features[rows] = values
         return features
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Return some of the features kept, in memory that served the batch before: new memory costs more than they."""
+        found = empty((len(rows), self._features.shape[1]), self._features)
+        return torch.index_select(self._features, 0, rows.to(self._features.device), out=found)
 
     def _keep(self, index: Tensor, sizes: Tensor, features: Tensor) -> None:
         """Keep the features of structures, as many as fit."""
