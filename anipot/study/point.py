@@ -71,7 +71,7 @@ def point_of(atoms: Atoms, calculator: Calculator) -> Point:
     >>> import anipot
     >>> from ase.build import molecule
     >>> point_of(molecule("H2O"), anipot.load().ase())
-    Point(H2O, -2078.... ± ... eV, fmax ... eV/Å)
+    Point(H2O, -2078... ± ... eV, fmax ... eV/Å)
     """
     calculator.calculate(atoms, list(calculator.model.property_heads))
     values = dict(calculator.results)
