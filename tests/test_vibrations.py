@@ -1,5 +1,6 @@
 """Normal modes, thermochemistry and spectra against ASE, and systems for which the number of modes is not 3n − 6."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -413,6 +414,21 @@ def test_view(relaxed):
     html = view.write_html()
     assert "animate" in html
     assert "addModelsAsFrames" in html
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "use"),
+    [
+        ("pymsym", "thermo", lambda modes, model: modes.thermochemistry()),
+        ("py3Dmol", "notebook", lambda modes, model: modes.view(0)),
+        ("phonopy", "phonons", lambda modes, model: anipot.phonons(modes.atoms, model)),
+    ],
+)
+def test_what_is_missing_is_named(relaxed, model, monkeypatch, library, extra, use):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"pip install anipot\[{extra}\]"):
+        use(relaxed["H2O"], model)
+    assert relaxed["H2O"].thermochemistry(symmetry_number=2).point_group is None
 
 
 def test_what_does_not_relax_is_named(model, monkeypatch):
