@@ -60,13 +60,17 @@ if TYPE_CHECKING:
         transition_state,
     )
     from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
+    from anipot.study import Study
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
-_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy") | dict.fromkeys(
-    ("Optimized", "ReactionPath", "TransitionState", "optimize", "reaction_path", "transition_state"), "optimization"
-)
+_LATER = {
+    **dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy"),
+    **dict.fromkeys(("Optimized", "ReactionPath", "TransitionState"), "optimization"),
+    **dict.fromkeys(("optimize", "reaction_path", "transition_state"), "optimization"),
+    "Study": "study",
+}
 
 __all__ = [
     "ACSF",
@@ -109,6 +113,7 @@ __all__ = [
     "SpeciesCoordinates",
     "SpeciesEnergies",
     "SpeciesFeatures",
+    "Study",
     "TransitionState",
     "VibrationalAnalysis",
     "atomic_polar_tensors",

@@ -58,6 +58,15 @@ def test_runs_without_the_shared_folder(tmp_path: Path) -> None:
     assert "built_water9" in printed
 
 
+def test_batches_of_hessians_run_without_peers(tmp_path: Path) -> None:
+    options = ["--only", "hessian_batch", "--no-peers", "--systems", "water"]
+    report, _ = run_tool(tmp_path, *options)
+    (result,) = report["results"]
+    assert not result["errors"]
+    assert result["label"] == "water × 16"
+    assert result["per_second"]["anipot"] == pytest.approx(16e3 / result["median_ms"]["anipot"])
+
+
 def test_message_passing_runs_without_peers(tmp_path: Path) -> None:
     names = ["message_passing", "message_passing_memory", "symmetry_functions"]
     report, printed = run_tool(tmp_path, "--quick", "--only", ",".join(names), "--no-peers", "--markdown")

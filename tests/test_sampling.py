@@ -708,7 +708,12 @@ def test_commands_from_molecules_to_a_training_set(model, molecules, tmp_path, c
         assert np.array_equal(a["id"], b["id"])
         assert a["energies"] == pytest.approx(b["energies"], abs=1e-7)
     assert main(["join", "p.h5", "mol.xyz", "-o", "u.h5"]) == 2
-    assert "without a result" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "without a result" in said
+    assert "(--incomplete writes what there is)" in said
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "l.h5").read_bytes()[:5000])
+    assert main(["label", "cut.h5", "-o", "u.h5", "--calculator", "m.safetensors"]) == 2
+    assert "cut.h5 cannot be read as HDF5" in capsys.readouterr().err
     assert (
         main(["sample", "p.h5", "-o", "f.h5", "--method", "frames", "--threshold", "2", "--model", "m.safetensors"])
         == 0

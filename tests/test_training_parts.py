@@ -400,6 +400,13 @@ def test_bad_data_settings(frames, options, message):
         open_parts(DataSettings(**{"path": str(frames), "fields": FIELDS} | options), ["energies"], say=lambda t: None)
 
 
+def test_units_are_asked_for_where_settings_have_them(frames):
+    with pytest.raises(
+        ValueError, match=r"say them, as in fields=(?s:.*)fields and length are data.fields and data.len"
+    ):
+        open_parts(DataSettings(path=str(frames)), ["energies"])
+
+
 def test_labels_must_be_there(frames):
     with pytest.raises(ValueError, match=r"outputs: the data have no dipole; they have energies, forces \(data.fields"):
         open_parts(DataSettings(path=str(frames), fields=FIELDS), ["dipole"])

@@ -5,8 +5,8 @@
                               [--budget SECONDS] [--markdown]
     python tools/benchmark.py --show FILE.json [--markdown]
 
-Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, training, startup, scaling, busy,
-and optimize, which needs RDKit and is explained in benchmark_conformers.py.
+Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, hessian_batch, training,
+training_epoch, startup, scaling, busy, and optimize, which needs RDKit and is explained in benchmark_conformers.py.
 With SchNetPack 2.2 and the SchNet of PyTorch Geometric: message_passing, message_passing_training,
 message_passing_memory. Without a peer: symmetry_functions. ``--quick`` takes a few of them, below two minutes. Systems
 and weights come from $ANIPOT_SHARED, by default ../shared; without it systems are made from a seed and have names of
@@ -77,7 +77,19 @@ SYSTEMS = {
     "water1200": "built_water1200",
 }
 NAMES = (
-    *("energy_forces", "ase_md", "stress", "batch", "hessian", "training", "startup", "scaling", "busy"),
+    *(
+        "energy_forces",
+        "ase_md",
+        "stress",
+        "batch",
+        "hessian",
+        "hessian_batch",
+        "training",
+        "training_epoch",
+        "startup",
+        "scaling",
+        "busy",
+    ),
     *("message_passing", "message_passing_training", "message_passing_memory", "symmetry_functions", "optimize"),
 )
 QUICK_NAMES = ("energy_forces", "ase_md", "batch", "training", "scaling", "message_passing")
@@ -90,7 +102,11 @@ MESSAGE_PASSING = (SCHNET_3, ("schnet", 3, 50), ("schnet", 6, 25), SCHNET_6, PAI
 #: What a process may take in message_passing_memory.
 MEMORY_GIB = 16
 #: Rounds of what takes long.
-MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2}
+MOST_ROUNDS = {"scaling": 3, "message_passing_memory": 2, "training_epoch": 3, "hessian_batch": 3}
+#: Conformers of an epoch: two of the batches of the ANI recipe. Drawn from 10 000, which would take twice as long.
+EPOCH_CONFORMERS = 5120
+#: What is trained, whether forces are, and whether AEVs are kept.
+TRAINED = (("energies, AEVs kept", False, True), ("energies", False, False), ("energies + forces", True, False))
 ENSEMBLE = {"model": "ani1x", "members": 8, "dtype": "float32"}
 
 
@@ -170,6 +186,14 @@ class Plan:
         for system in self.systems("water", "benzene", "tripeptide58"):
             yield Case("hessian", system, "hessian", {"system": system, **ENSEMBLE}, threads)
 
+    def hessian_batch(self, threads: int) -> Iterator[Case]:
+        """Displaced copies of a molecule in one call; TorchANI computes one Hessian at a time."""
+        sampling = {"warm_least": 1, "at_least": 1, "at_most": 20, "enough": 1.0}
+        for system, copies in zip(self.systems("benzene", "tripeptide58"), (16, 2), strict=False):
+            args = {"system": system, "copies": copies, **ENSEMBLE}
+            label = f"{system} × {copies}"
+            yield Case("hessian_batch", label, "hessian_batch", args, threads, sampling=sampling, items=copies)
+
     def training(self, threads: int) -> Iterator[Case]:
         data = "train10k" if self.shared else "built_train"
         for forces in (False,) if self.quick else (False, True):
@@ -178,6 +202,24 @@ class Plan:
             sampling = {"at_least": steps, "at_most": steps, "enough": 100.0}
             args = {"data": data, "forces": forces}
             yield Case("training", label, "training", args, threads, sampling=sampling, items=256)
+
+    def training_epoch(self, threads: int) -> Iterator[Case]:
+        data, number = "train10k" if self.shared else "built_epoch", 512 if self.quick else EPOCH_CONFORMERS
+        for batch in (256,) if self.quick else (256, 2560):
+            for what, forces, kept in TRAINED:
+                label = f"{what}, batch {batch}"
+                args = {"data": data, "number": number, "batch": batch, "forces": forces, "kept": kept}
+                sampling = {"at_least": 1, "at_most": 5}
+                yield Case(
+                    "training_epoch",
+                    label,
+                    "training_epoch",
+                    args,
+                    threads,
+                    sampling=sampling,
+                    fresh=True,
+                    items=number,
+                )
 
     def startup(self, threads: int) -> Iterator[Case]:
         for until, label in (("import", "import"), ("energy", "first energy and forces")):
@@ -434,6 +476,8 @@ def measure(case: Case, result: dict[str, Any], pool: Pool, rounds: int, budget:
             result["samples_ms"].setdefault(configuration, []).append(samples)
             result["peak_mib"][configuration] = round(answer["peak_mib"], 1)
             result["weights"][configuration] = answer.get("weights")
+            if "loader_ms" in answer:
+                result.setdefault("loader_ms", []).append(round(answer["loader_ms"], 3))
             if answer.get("told"):
                 result.setdefault("told", {})[configuration] = answer["told"]
 
@@ -485,6 +529,8 @@ def summarise(case: Case, result: dict[str, Any]) -> None:
         result["ratio"][who] = {"ratio": result["median_ms"][who] / ours, "min": min(each), "max": max(each)}
     if case.items:
         result["per_second"] = {who: 1e3 * case.items / value for who, value in result["median_ms"].items()}
+    if "loader_ms" in result:
+        result["loader_share"] = median(result["loader_ms"]) / ours
     if case.atoms:
         result["us_per_atom"] = 1e3 * ours / case.atoms
     if case.name == "busy":

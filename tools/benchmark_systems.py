@@ -71,16 +71,17 @@ def alkane(carbons: int, seed: int = 0) -> Structure:
 
 
 def data_set(name: str) -> dict[str, np.ndarray]:
-    """Return Z (B, A) with ghosts -1 and X (B, A, 3) of ``batch20``, and E and F of ``train10k``."""
+    """Return Z (B, A) with ghosts below 1 and X (B, A, 3) of ``batch20``, and E and F of ``train10k``."""
     path = SYSTEMS / f"{name}.npz"
     if path.is_file():
         return dict(np.load(path))
-    if name not in ("built_batch", "built_train"):
+    molecules = {"built_batch": 2560, "built_train": 2560, "built_epoch": 5376}.get(name)
+    if molecules is None:
         raise ValueError(f"no data set is named {name!r}: there is no {path.name} in the shared folder")
     rng = np.random.default_rng(0)
     chains = [alkane(n) for n in (4, 5, 6, 7)]
     widest = max(len(chain.numbers) for chain in chains)
-    Z, X = np.full((2560, widest), -1), np.zeros((2560, widest, 3))
+    Z, X = np.full((molecules, widest), -1), np.zeros((molecules, widest, 3))
     for row, which in enumerate(rng.integers(len(chains), size=len(Z))):
         n = len(chains[which].numbers)
         Z[row, :n] = chains[which].numbers
@@ -95,6 +96,12 @@ def batch(name: str, molecules: int) -> tuple[np.ndarray, np.ndarray]:
     species, positions = data["Z"][:molecules], data["X"][:molecules]
     width = int((species > 0).sum(1).max())
     return species[:, :width], positions[:, :width]
+
+
+def displaced(system: Structure, copies: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return species (B, A) and positions (B, A, 3) of copies of a molecule whose atoms are displaced a little."""
+    noise = np.random.default_rng(seed).normal(scale=POOL_NOISE, size=(copies, *system.positions.shape))
+    return np.tile(system.numbers, (copies, 1)), system.positions + noise
 
 
 def flat(species: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

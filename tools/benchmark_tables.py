@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PEERS = ("best", "default")
-UNITS = {"training": "conformers", "message_passing_training": "conformers"}
+UNITS = dict.fromkeys(("training", "training_epoch", "message_passing_training"), "conformers")
 
 
 def number(value: float | None) -> str:
@@ -19,6 +19,17 @@ def ratio(result: dict[str, Any], who: str) -> str:
     return f"{number(found['ratio'])} ({number(found['min'])}–{number(found['max'])})" if found else "–"
 
 
+def memory(result: dict[str, Any], who: str) -> str:
+    """Return the peak of a process that did nothing else."""
+    alone = "us_per_atom" in result or "loader_share" in result
+    return number(result["peak_mib"].get(who)) if alone else "–"
+
+
+def percent(result: dict[str, Any]) -> str:
+    share = result.get("loader_share")
+    return "–" if share is None else f"{100 * share:.2g}"
+
+
 def remarks(result: dict[str, Any]) -> str:
     """Return rates, memory and errors of a line."""
     told = []
@@ -29,6 +40,9 @@ def remarks(result: dict[str, Any]) -> str:
         told += [f"{number(result['us_per_atom'])} µs/atom", f"{number(result['peak_mib']['anipot'])} MiB"]
         if "default" in result["peak_mib"]:
             told.append(f"default {number(result['peak_mib']['default'])} MiB")
+    if "loader_share" in result:
+        told.append(f"loader {percent(result)} %")
+        told.append("MiB: " + ", ".join(f"{who} {number(value)}" for who, value in result["peak_mib"].items()))
     if "p99_ms" in result:
         told.append("99 %: " + " → ".join(number(value) for value in result["p99_ms"].values()))
     told += [f"{who}: {number(one['steps'])} steps" for who, one in result.get("told", {}).items()]
@@ -86,8 +100,10 @@ COLUMNS = {
     "per second": lambda result: number(result.get("per_second", {}).get("anipot")),
     "best, per second": lambda result: number(result.get("per_second", {}).get("best")),
     "µs per atom": lambda result: number(result.get("us_per_atom")),
-    "MiB": lambda result: number(result["peak_mib"].get("anipot")) if "us_per_atom" in result else "–",
-    "default, MiB": lambda result: number(result["peak_mib"].get("default")) if "us_per_atom" in result else "–",
+    "loader, %": percent,
+    "MiB": lambda result: memory(result, "anipot"),
+    "best, MiB": lambda result: memory(result, "best"),
+    "default, MiB": lambda result: memory(result, "default"),
 }
 
 

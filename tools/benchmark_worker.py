@@ -29,8 +29,9 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import benchmark_conformers as conformers  # noqa: E402
+import benchmark_epochs as epochs  # noqa: E402
 import benchmark_messages as messages  # noqa: E402
-from benchmark_systems import SHARED, Structure, batch, data_set, flat, padded, structure  # noqa: E402
+from benchmark_systems import SHARED, Structure, batch, data_set, displaced, flat, padded, structure  # noqa: E402
 
 WEIGHTS = SHARED / "weights" / "ani-model-zoo" / "resources"
 INFO_FILES = {"ani1x": "ani-1x_8x.info", "ani2x": "ani-2x_8x.info"}
@@ -290,9 +291,23 @@ class Anipot:
     def minima(self, file: str, ends: dict[str, str], **which: Any) -> dict[str, Any]:
         return conformers.minima(self.model(**which | {"dtype": "float64"}), file, ends)
 
+    def hessian_batch(self, system: str, copies: int, **which: Any) -> Callable[[], Any]:
+        import torch
+
+        import anipot
+
+        model = self.model(**which)
+        numbers, positions = displaced(structure(system), copies)
+        species, coordinates = torch.tensor(numbers), torch.tensor(positions, dtype=model.dtype)
+        return lambda: anipot.single_point(model, species, coordinates, hessian=True)
+
     def training(self, data: str, forces: bool) -> Callable[[], Any]:
         self.weights = "random numbers, as they should be"
         return training_step(self._random("ani1x", 1), data, forces)
+
+    def training_epoch(self, threads: int, **which: Any) -> dict[str, Any]:
+        self.weights = "random numbers, as they should be"
+        return epochs.anipot_epochs(threads=threads, peak=peak_mib, **which)
 
     def network(self, kind: str, interactions: int, functions: int, dtype: str) -> Any:
         """Return a potential of SchNet or PaiNN with random weights."""
@@ -452,13 +467,21 @@ class TorchANI:
         return _torchani_forces(model, numbers, positions, getattr(torch, which["dtype"]))
 
     def hessian(self, system: str, **which: Any) -> Callable[[], Any]:
+        found = structure(system)
+        return self._hessian(found.numbers[None], found.positions[None], which)
+
+    def hessian_batch(self, system: str, copies: int, **which: Any) -> Callable[[], Any]:
+        """One molecule after the other: ``torchani.grad`` takes no batch."""
+        numbers, positions = displaced(structure(system), copies)
+        calls = [self._hessian(z[None], x[None], which) for z, x in zip(numbers, positions, strict=True)]
+        return lambda: [call() for call in calls]
+
+    def _hessian(self, numbers: np.ndarray, positions: np.ndarray, which: dict[str, Any]) -> Callable[[], Any]:
         import torch
         from torchani.grad import energies_forces_and_hessians
 
-        found = structure(system)
         model = self.model(**which, neighbors="all_pairs", infer=self.best, script=self.best)
-        species = torch.tensor(found.numbers)[None]
-        coordinates = torch.tensor(found.positions, dtype=getattr(torch, which["dtype"]))[None]
+        species, coordinates = torch.tensor(numbers), torch.tensor(positions, dtype=getattr(torch, which["dtype"]))
         if not self.best:
             return lambda: energies_forces_and_hessians(model, species, coordinates.detach())
         x = coordinates.requires_grad_()
@@ -480,6 +503,16 @@ class TorchANI:
 
     def training(self, data: str, forces: bool) -> Callable[[], Any]:
         import torch
+
+        model = self._untrained()
+        return training_step(torch.jit.script(model) if self.best else model, data, forces)
+
+    def training_epoch(self, threads: int, **which: Any) -> dict[str, Any]:
+        self.weights = Anipot.weights
+        return epochs.torchani_epochs(self._untrained(), self.best, **which)
+
+    def _untrained(self) -> Any:
+        import torch
         from torchani.arch import Assembler
 
         torch.manual_seed(0)
@@ -490,8 +523,7 @@ class TorchANI:
         assembler.set_aev_computer(angular="ani1x", radial="ani1x")
         assembler.set_neighborlist("all_pairs")
         assembler.set_self_energies(SELF_ENERGIES)
-        model = assembler.assemble(1)
-        return training_step(torch.jit.script(model) if self.best else model, data, forces)
+        return assembler.assemble(1)
 
     def versions(self) -> dict[str, Any]:
         import torch
@@ -608,6 +640,9 @@ class Worker:
             return self.library.versions()
         if task == "rate":
             return {"gflops": product_rate(**args)}
+        if task == "training_epoch":
+            found = self.library.training_epoch(self.threads, **args, **request["sampling"])
+            return {"peak_mib": peak_mib(), "weights": self.library.weights} | found
         if task == "count":
             return count(args["task"], args["args"])
         if task == "minima":

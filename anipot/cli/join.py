@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Join, and say what is missing."""
+    from anipot.data.blocks import DataError
     from anipot.data.source import open_source
     from anipot.sampling import join
 
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         )
     except FileExistsError as error:
         raise UsageError(f"{error} (--overwrite)") from error
+    except DataError as error:
+        raise UsageError(str(error).replace("incomplete=True", "--incomplete")) from error
     for problem in report.problems:
         print(f"anipot: {problem}", file=sys.stderr)
     for missing in report.missing:

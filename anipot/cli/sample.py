@@ -125,8 +125,11 @@ def open_structures(files: list[str]) -> Any:
 
     try:
         source = open_source(files, fields={})
-    except DataError:  # not one of our layouts: perhaps ASE reads it
-        frames = [atoms for file in files for _, atoms in read_frames(file)]
+    except DataError as error:  # not one of our layouts: perhaps ASE reads it
+        try:
+            frames = [atoms for file in files for _, atoms in read_frames(file)]
+        except UsageError as other:
+            raise UsageError(f"{error}; nor can ASE read it: {other}") from other
         for atoms in frames:
             atoms.calc = None
         return MemorySource(blocks_of_atoms(frames, {})[0])

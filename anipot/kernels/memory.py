@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 #: Bytes; tensors of other sizes are torch's own.
-_SMALLEST, _LARGEST = 2**19, 2**26
+_SMALLEST, _LARGEST = 2**19, 2**28
 #: Bytes that are kept while nobody uses them.
 _KEPT = 2**28
 
@@ -32,7 +32,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
     dtype = like.dtype if dtype is None else dtype
     count = math.prod(shape)
     size = count * dtype.itemsize
-    if not _SMALLEST <= size <= _LARGEST or sys.platform != "linux":
+    if not _SMALLEST <= size <= _LARGEST or sys.platform != "linux" or not like.is_cpu:
         return like.new_empty(shape, dtype=dtype)
     try:
         block = _take(size)
@@ -46,7 +46,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) 
 
 def _take(size: int) -> mmap.mmap:
     for block in sorted(_free, key=len):
-        if size <= len(block) <= 1.25 * size:  # batches are never quite the same size
+        if size <= len(block) <= 4 * size:  # batches sorted by size take turns, and kept memory should fit most
             with suppress(ValueError):  # another thread was faster
                 _free.remove(block)
                 return block

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anipot.derivatives import as_potential
 from anipot.frames import Systems, frames_of, free_atoms
+from anipot.optimization import optimize as optimize_all
 from anipot.potential import Potential
 from anipot.spectroscopy.hessians import Batch, Derivatives, batches, curvatures, derivatives_of
 from anipot.spectroscopy.infrared import dipole_name, intensities
@@ -55,8 +56,8 @@ def normal_modes(
         Atoms held by ``FixAtoms`` do not move: frequencies are those of the rest (partial Hessian,
         doi:10.1007/s00214-001-0345-0). Modes of periodic systems are those at Γ.
     model
-        A ``Potential``, or a name or path for ``anipot.load``. Float64 networks are worth it: float32 ones make errors
-        of some tenths of cm⁻¹.
+        A ``Potential``, or a name or path for ``anipot.load``. At one geometry float32 networks cost thousandths of
+        cm⁻¹, but relaxations end a little beside the minimum, which soft modes feel.
     optimize
         Whether to relax the systems first.
     fmax
@@ -115,7 +116,7 @@ def normal_modes(
             raise ValueError(f"system {i}: {error}") from error
     dipole = dipole_name(potential, infrared, frames)
     if optimize:
-        _relax(frames, potential, fmax)
+        frames = _relaxed(frames, potential, fmax, progress)
     found: dict[int, NormalModes] = {}
     with tqdm(total=len(frames), desc="normal modes", disable=not progress) as bar:
         for batch in batches(frames, potential):
@@ -142,15 +143,14 @@ def _one_each(masses: Any, count: int) -> list[Any]:
     return list(masses)
 
 
-def _relax(frames: list[Atoms], model: Potential, fmax: float) -> None:
-    from ase.optimize import BFGS
-
-    calculator = model.ase()
-    for i, atoms in enumerate(frames):
-        atoms.calc = calculator
-        if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=1000):
-            raise RuntimeError(f"system {i} did not relax to {fmax:g} eV/Å in 1000 steps")
-        atoms.calc = None
+def _relaxed(frames: list[Atoms], model: Potential, fmax: float, progress: bool) -> list[Atoms]:
+    found = optimize_all(frames, model, fmax=fmax, progress=progress)
+    for i, one in enumerate(found):
+        if not one.converged:
+            formula = one.atoms.get_chemical_formula()
+            raise RuntimeError(f"system {i} ({formula}) did not relax to {fmax:g} eV/Å: {one.why}")
+        one.atoms.calc = None
+    return [one.atoms for one in found]
 
 
 def _of_batch(
@@ -173,11 +173,11 @@ def _of_batch(
 def _analyse(model: Potential, atoms: Atoms, values: Derivatives) -> NormalModes:
     """Diagonalise one Hessian."""
     free = free_atoms(atoms)
-    parts, turns = parts_of(model, atoms)
+    parts = parts_of(model, atoms)
     rows = (3 * free[:, None] + np.arange(3)).ravel()
     root = np.sqrt(atoms.get_masses()[free]).repeat(3)
     weighted = values.hessian[np.ix_(rows, rows)] / root[:, None] / root[None, :]
-    rigid = rigid_motions(atoms, free, parts, turns)
+    rigid = rigid_motions(atoms.get_masses(), free, parts)
     eigenvalues, vectors = modes_outside(torch.from_numpy(weighted), torch.from_numpy(rigid))
     displacements = vectors.numpy().T / root  # (m, 3f)
     reduced_masses = 1 / (displacements**2).sum(-1)
@@ -193,7 +193,7 @@ def _analyse(model: Potential, atoms: Atoms, values: Derivatives) -> NormalModes
         force_constants=eigenvalues.numpy() * reduced_masses * MHESSIAN_TO_FCONST,
         modes=modes,
         free=free,
-        parts=parts,
+        parts=[part.atoms for part in parts],
         intensities=None if values.polar is None else intensities(values.polar, modes, reduced_masses),
         model=model.name,
     )

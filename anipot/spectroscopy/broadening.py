@@ -46,18 +46,29 @@ class Spectrum:
         return "molar absorption, L/(mol cm)" if self.kind == "infrared" else "density of modes, cm"
 
     def plot(self, ax: Axes | None = None, label: str | None = None) -> Axes:
-        """Draw curve and sticks (right axis), with error bars where there are any; needs matplotlib."""
+        """Draw the curve, with the sticks below it or, of an infrared spectrum, on an axis to the right.
+
+        Error bars of frequencies, where there are any, stand below the curve. Needs matplotlib.
+        """
+        new = ax is None
         ax = _axes(ax)
-        (line,) = ax.plot(self.wavenumbers, self.values, label=label)
-        sticks = ax.twinx()
-        sticks.vlines(self.frequencies, 0, self.heights, color=line.get_color(), alpha=0.5, linewidth=1)
+        if new:
+            ax.figure.set_size_inches(7.5, 3.5)  # type: ignore[union-attr]
+        (line,) = ax.plot(self.wavenumbers, self.values, linewidth=1, label=label)
+        color, top = line.get_color(), max(float(self.values.max(initial=0.0)), 1e-12)
+        place = np.full(len(self.frequencies), -0.05 * top)
         if self.frequencies_std is not None:
             errors = self.frequencies_std
-            sticks.errorbar(self.frequencies, self.heights, xerr=errors, fmt="none", ecolor="0.4", capsize=2)
-        sticks.set_ylabel("intensity, km/mol" if self.kind == "infrared" else "modes")
-        ax.set(xlabel="wavenumber, cm$^{-1}$", ylabel=self.label)
-        for axis in (ax, sticks):
-            axis.set_ylim(bottom=0)
+            ax.errorbar(self.frequencies, place, xerr=errors, fmt="none", ecolor="0.4", elinewidth=1, capsize=2)
+        if self.kind == "infrared":
+            sticks = ax.twinx()
+            sticks.vlines(self.frequencies, 0, self.heights, color=color, alpha=0.5, linewidth=1)
+            sticks.set_ylabel("intensity, km/mol")
+            highest = max(float(self.heights.max(initial=0.0)), 1e-12)
+            sticks.set_ylim(-0.1 * highest, 1.1 * highest)  # 0 where that of the curve is
+        else:
+            ax.vlines(self.frequencies, place - 0.03 * top, place + 0.03 * top, color=color, linewidth=1)
+        ax.set(xlabel="wavenumber, cm$^{-1}$", ylabel=self.label, ylim=(-0.1 * top, 1.1 * top))
         if label is not None:
             ax.legend()
         return ax

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from anipot.data.pools import num_atoms
 from anipot.ensembles import EnsemblePotential
+from anipot.kernels.memory import empty
 from anipot.neighbors import neighborhoods
 from anipot.potential import Potential
 from anipot.structures import System
@@ -43,8 +44,7 @@ class FeatureCache:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>>     >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
     >>> from anipot.data import AtomsDataset
     >>> aev = AEVComputer.like_1x(2)
     >>> networks = [AtomicNetwork((aev.num_features, 16, 1), CELU(0.1)) for _ in range(2)]
@@ -63,7 +63,7 @@ class FeatureCache:
             raise ValueError(f"features cannot be kept: {reason}")
         width = int(potential.representation.num_features)  # type: ignore[arg-type]
         weight = next(potential.head.parameters())
-        atoms = num_atoms_of(dataset)
+        atoms = num_atoms(dataset)
         #: How many atoms fit, what they take, and how many are kept.
         self.capacity = min(atoms, int(memory) // (width * weight.element_size()))
         self.num_atoms = 0
@@ -94,7 +94,7 @@ class FeatureCache:
         starts, sizes = self._start[index].long(), real.sum(-1).cpu()
         known = starts >= 0
         if bool(known.all()):
-            return self._features.index_select(0, _ranges(starts, sizes).to(self._features.device))
+            return self._rows(_ranges(starts, sizes))
         unknown = ~known.to(real.device)
         found = _features(potential, _rows(system, unknown))[real[unknown]]
         self._keep(index[~known], sizes[~known], found)
@@ -105,10 +105,14 @@ class FeatureCache:
         for some, values in ((known, None), (~known, found)):
             rows = _ranges((ends - sizes)[some], sizes[some]).to(found.device)
             if values is None:
-                kept = _ranges(starts[some], sizes[some]).to(found.device)
-                values = self._features.index_select(0, kept)
+                values = self._rows(_ranges(starts[some], sizes[some]))
             features[rows] = values
         return features
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Return some of the features kept, in memory that served the batch before: new memory costs more than they."""
+        found = empty((len(rows), self._features.shape[1]), self._features)
+        return torch.index_select(self._features, 0, rows.to(self._features.device), out=found)
 
     def _keep(self, index: Tensor, sizes: Tensor, features: Tensor) -> None:
         """Keep the features of structures, as many as fit."""
@@ -131,12 +135,6 @@ def cannot_cache(potential: Potential) -> str:
     if len(potential.terms):
         return "energy terms see the geometry"
     return ""
-
-
-def num_atoms_of(dataset: AtomsDataset) -> int:
-    """Return how many atoms a data set has, as the groups of its source state it."""
-    counts = np.diff(dataset.selection.before(dataset.offsets)).tolist()
-    return sum(count * group.num_atoms for count, group in zip(counts, dataset.source.groups, strict=True))
 
 
 def _ranges(starts: Tensor, sizes: Tensor) -> Tensor:

@@ -140,7 +140,12 @@ def _opened(settings: DataSettings, path: Any, names: Sequence[str]) -> AtomsDat
         path = published_file(str(settings.published))
     transforms = [make(one, f"data.transforms.{i}") for i, one in enumerate(settings.transforms)]
     told = {"layout": settings.layout, "fields": settings.fields, "length": settings.length, "pbc": settings.pbc}
-    dataset = data.open(path, **told, transforms=transforms)  # type: ignore[arg-type]
+    try:
+        dataset = data.open(path, **told, transforms=transforms)  # type: ignore[arg-type]
+    except data.DataError as error:
+        if " fields=" not in str(error) and "length=" not in str(error):
+            raise
+        raise data.DataError(f"{error}\nfields and length are data.fields and data.length here") from error
     missing = [name for name in names if name not in dataset.quantities]
     if missing:
         known = ", ".join(dataset.quantities) or "none"

@@ -134,6 +134,12 @@ class AtomisticTask(LightningModule):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Find the gradients of what is trained; where forces are, the graph leads to coordinates too, for nobody."""
+        if not self._trained.isdisjoint(("forces", "stress")):
+            kwargs.setdefault("inputs", [parameter for parameter in self.parameters() if parameter.requires_grad])
+        super().backward(loss, *args, **kwargs)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write loss and learning rate to the logs now and then; stop where the loss is no number."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ _MD17: Mapping[str, tuple[str, int, str]] = {
     "malonaldehyde_ccsd_t": ("malonaldehyde_ccsd_t.zip", 1500, "CCSD(T)/cc-pVDZ, Psi4"),
     "toluene_ccsd_t": ("toluene_ccsd_t.zip", 1501, "CCSD(T)/cc-pVDZ, Psi4"),
 }
-#: kcal/mol.
+#: Single atoms, kcal/mol.
 _ATOMS = {"H": -313.5150902000774, "C": -23622.587180094913, "N": -34219.46811826416, "O": -47069.30768969713}
 _KCAL = 1 / units.HARTREE_TO_KCALMOL
 _EV = 1 / units.HARTREE_TO_EV
@@ -82,13 +82,7 @@ class MD17(Published):
         super().__init__(molecule, folder=folder)
         self._file, self.expected, self.level_of_theory = _MD17[self.variant]
         if self.level_of_theory == _DFT:
-            atoms = {
-                "H": -313.5150902000774,
-                "C": -23622.587180094913,
-                "N": -34219.46811826416,
-                "O": -47069.30768969713,
-            }
-            self.self_energies = {symbol: energy * _KCAL for symbol, energy in atoms.items()}
+            self.self_energies = {symbol: energy * _KCAL for symbol, energy in _ATOMS.items()}
             self.self_energies_of = "single atoms, SchNetPack 2 (schnetpack.datasets.MD17)"
 
     def files(self) -> tuple[RemoteFile, ...]:
