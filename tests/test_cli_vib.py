@@ -107,9 +107,9 @@ def test_several_frames_and_a_bad_geometry(tmp_path, capsys):
     frames = results(tmp_path / "water_vib")["frames"]
     assert [(frame["frame"], len(frame["frequencies_per_cm"])) for frame in frames] == [(0, 3), (1, 1), (2, 3)]
     assert (tmp_path / "water_vib" / "frame_1_geometry.xyz").is_file()
-    if frames[2]["imaginary_modes"]:
-        assert "no thermochemistry: H2O is no minimum" in captured.out
-        assert "is no minimum" in frames[2]["thermochemistry"]["error"]
+    assert frames[2]["imaginary_modes"]
+    assert "no thermochemistry: H2O is no minimum" in captured.out
+    assert "is no minimum" in frames[2]["thermochemistry"]["error"]
 
 
 def test_isotopes_and_fixed_atoms(tmp_path):

@@ -1,5 +1,6 @@
 """Normal modes, thermochemistry and spectra against ASE, and systems for which the number of modes is not 3n − 6."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -91,6 +92,30 @@ def test_batches_are_bounded(model, relaxed, monkeypatch):
     frames = [relaxed[name].atoms for name in NAMES]
     for name, one in zip(NAMES, anipot.normal_modes(frames, model), strict=True):
         np.testing.assert_allclose(one.frequencies, relaxed[name].frequencies, atol=1e-6)
+
+
+def test_molecules_and_crystals_in_one_batch(model, relaxed):
+    from ase.build import bulk
+
+    diamond, ammonia = bulk("C").repeat((2, 2, 1)), relaxed["NH3"].atoms
+    alone = anipot.normal_modes(diamond, model)[0]
+    together = anipot.normal_modes([ammonia, diamond, relaxed["CH3OH"].atoms], model)
+    np.testing.assert_allclose(together[1].frequencies, alone.frequencies, atol=1e-3)
+    np.testing.assert_allclose(together[0].frequencies, relaxed["NH3"].frequencies, atol=1e-6)
+
+
+def test_a_molecule_in_a_box_turns(model, relaxed):
+    """One that does not reach its images has lost its rotations, periodic or not."""
+    boxed = relaxed["NH3"].atoms.copy()
+    boxed.set_cell([12, 12, 12])
+    boxed.center()
+    boxed.pbc = True
+    cut = boxed.copy()
+    cut.translate([6, 6, 0.2])
+    cut.wrap()
+    assert np.ptp(cut.positions, axis=0).max() > 10
+    for found in anipot.normal_modes([boxed, cut], model):
+        np.testing.assert_allclose(found.frequencies, relaxed["NH3"].frequencies, atol=1e-4)
 
 
 def test_turned_and_moved(model, relaxed):
@@ -389,6 +414,21 @@ def test_view(relaxed):
     html = view.write_html()
     assert "animate" in html
     assert "addModelsAsFrames" in html
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "use"),
+    [
+        ("pymsym", "thermo", lambda modes, model: modes.thermochemistry()),
+        ("py3Dmol", "notebook", lambda modes, model: modes.view(0)),
+        ("phonopy", "phonons", lambda modes, model: anipot.phonons(modes.atoms, model)),
+    ],
+)
+def test_what_is_missing_is_named(relaxed, model, monkeypatch, library, extra, use):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"pip install anipot\[{extra}\]"):
+        use(relaxed["H2O"], model)
+    assert relaxed["H2O"].thermochemistry(symmetry_number=2).point_group is None
 
 
 def test_what_does_not_relax_is_named(model, monkeypatch):

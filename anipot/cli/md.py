@@ -50,6 +50,7 @@ def add_outputs(parser: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run to the requested number of steps."""
     from anipot.dynamics import DynamicsError
+    from anipot.dynamics.files import write_run
 
     if args.steps < 0:
         raise UsageError(f"--steps must be 0 or more, got {args.steps}")
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         if ended:
-            _finish(folder, dynamics, ended, time.perf_counter() - begin, first)
+            write_run(folder, dynamics, ended, time.perf_counter() - begin, dynamics.step - first)
     return 0
 
 
@@ -128,19 +129,3 @@ def _dynamics(args: argparse.Namespace, atoms: Any, model: Any, path: Any, setti
         resume=args.resume,
         notice=lambda text: print(f"anipot: warning: {text}", file=sys.stderr),
     )
-
-
-def _finish(folder: Any, dynamics: Any, ended: str, seconds: float, first: int) -> None:
-    """Write the numbers and the picture."""
-    from anipot.dynamics import plot_log, read_log, summarize
-    from anipot.workfolder import can_draw
-
-    log = read_log(dynamics.log)
-    if not len(log["step"]):  # broken before the first frame
-        return
-    facts = {"ended": ended, "steps": dynamics.step, "settings": dynamics.settings.used(), "model": dynamics.model.name}
-    facts |= summarize(log, len(dynamics.atoms)) | {"uncertain_frames": dynamics.uncertain}
-    rate = (dynamics.step - first) * dynamics.settings.timestep * 1e-6 / seconds * 86400
-    folder.write_results(facts | {"wall_seconds": seconds, "ns_per_day": rate})
-    if can_draw():
-        folder.save_picture("md", plot_log(log)[0])

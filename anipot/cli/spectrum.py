@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the spectra."""
     from anipot.dynamics import add_dipoles, read_trajectory
+    from anipot.dynamics.files import write_spectrum
 
     trajectory = read_trajectory(args.file, args.frame_time, args.index, args.drop_incomplete)
     if args.skip:
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     }
     facts |= {"timestep_fs": None if args.raw else trajectory.timestep}
     for kind, spectrum in spectra.items():
-        facts[kind] = _write(folder, kind, spectrum, args.window)
+        facts[kind] = write_spectrum(folder, spectrum) | {"window": args.window}
+        print(f"{kind}: peaks at {', '.join(f'{peak:.1f}' for peak in facts[kind]['peaks_per_cm'])} cm^-1")
     folder.write_results(facts)
     print(f"more in {folder.path}")
     return 0
@@ -88,26 +90,3 @@ def _spectrum(args: argparse.Namespace, kind: str, trajectory: Any) -> Any:
     if trajectory.dipoles is None:
         raise UsageError(f"{args.file} has no dipoles; --model names a model with a dipole head that computes them")
     return infrared_spectrum(trajectory, quantum=args.quantum, **options)
-
-
-def _write(folder: Any, kind: str, spectrum: Any, window: str) -> dict[str, Any]:
-    """Write table and picture, print the peaks, and return the record."""
-    import numpy as np
-
-    from anipot.workfolder import can_draw
-
-    names = {"power": "modes_per_inverse_cm", "infrared": "molar_absorption_l_per_mol_cm"}
-    table = np.column_stack([spectrum.wavenumbers, spectrum.values])
-    np.savetxt(folder / f"{kind}.csv", table, "%.6g", ",", header=f"wavenumber_per_cm,{names[kind]}", comments="")
-    if can_draw():
-        folder.save_picture(kind, spectrum.plot())
-    peaks = spectrum.peaks()
-    print(f"{kind}: peaks at {', '.join(f'{peak:.1f}' for peak in peaks)} cm^-1")
-    area = {"power": "area_modes", "infrared": "area_km_per_mol"}[kind]
-    return {
-        "peaks_per_cm": peaks,
-        area: spectrum.area(),
-        "temperature_k": spectrum.temperature,
-        "resolution_per_cm": spectrum.resolution,
-        "window": window,
-    }

@@ -44,6 +44,10 @@ class DynamicsSpectrum:
     temperature: float
     resolution: float
 
+    def __repr__(self) -> str:
+        last, about = self.wavenumbers[-1], f"{self.temperature:.0f} K, resolution {self.resolution:g} cm^-1"
+        return f"DynamicsSpectrum({self.kind}, 0 to {last:.0f} cm^-1, {about})"
+
     @property
     def label(self) -> str:
         """What the values are, with their unit."""
