@@ -9,6 +9,9 @@ from typing import Any
 
 from ase import units
 
+#: Formats of the trajectory, and the names of the files.
+FORMATS = {"extxyz": "trajectory.xyz", "h5md": "trajectory.h5"}
+
 
 class TextOutput:
     """A text file; a mark is its size in bytes.

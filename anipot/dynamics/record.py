@@ -12,10 +12,9 @@ import numpy as np
 from anipot.dynamics.guard import Guard, bonds, num_parts
 from anipot.dynamics.h5md import H5mdOutput
 from anipot.dynamics.integrators import conserved
-from anipot.dynamics.outputs import FramesOutput, LogOutput
+from anipot.dynamics.outputs import FORMATS, FramesOutput, LogOutput
 
-#: Names of the files.
-FORMATS = {"extxyz": "trajectory.xyz", "h5md": "trajectory.h5"}
+#: Names of the files beside the trajectory.
 LOG, UNCERTAIN = "md.log", "uncertain.xyz"
 
 

@@ -94,7 +94,8 @@ class MolecularDynamics:
     ) -> None:
         self.atoms, self.folder, self.settings = atoms, Path(folder), settings or Settings()
         self.interval, self.checkpoint_interval = interval, check_intervals(interval, checkpoint_interval)
-        self._record = Record(self.folder, formats, guard, notice)
+        self.formats = tuple(formats)
+        self._record = Record(self.folder, self.formats, guard, notice)
         atoms.calc = model.ase() if hasattr(model, "ase") else _load(model).ase()
         self.model = atoms.calc.model
         if guard is not None:
