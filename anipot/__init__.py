@@ -53,13 +53,16 @@ from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 if TYPE_CHECKING:
     from anipot.optimization import Optimized, optimize
     from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
+    from anipot.study import Study
 
 __version__ = "0.1.0"
 
 #: Imported when they are first used, as they bring ASE along.
-_LATER = dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy") | dict.fromkeys(
-    ("Optimized", "optimize"), "optimization"
-)
+_LATER = {
+    **dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy"),
+    **dict.fromkeys(("Optimized", "optimize"), "optimization"),
+    "Study": "study",
+}
 
 __all__ = [
     "ACSF",
@@ -101,6 +104,7 @@ __all__ = [
     "SpeciesCoordinates",
     "SpeciesEnergies",
     "SpeciesFeatures",
+    "Study",
     "VibrationalAnalysis",
     "atomic_polar_tensors",
     "backends",

@@ -25,7 +25,7 @@ class WorkFolder:
     path
         Where; it is made.
     command
-        Arguments after ``anipot``, written down as they were given.
+        Arguments after ``anipot``, written down as they were given; a string, such as a line of Python, as it is.
     overwrite
         Whether what a former command left there may be deleted.
     resume
@@ -50,7 +50,7 @@ class WorkFolder:
     """
 
     def __init__(
-        self, path: str | Path, command: Sequence[str], *, overwrite: bool = False, resume: bool = False
+        self, path: str | Path, command: Sequence[str] | str, *, overwrite: bool = False, resume: bool = False
     ) -> None:
         self.path = Path(path)
         mine = (self.path / "command.txt").is_file()
@@ -64,8 +64,9 @@ class WorkFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         from anipot import __version__ as version
 
+        line = command if isinstance(command, str) else f"anipot {shlex.join(command)}"
         with open(self / "command.txt", "a") as file:
-            file.write(f"anipot {shlex.join(command)}\n# anipot {version}, in {Path.cwd()}\n")
+            file.write(f"{line}\n# anipot {version}, in {Path.cwd()}\n")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -75,6 +75,24 @@ def test_pictures(tmp_path):
     assert (tmp_path / "here" / "spectrum.svg").is_file()
 
 
+def test_an_atom(tmp_path, capsys):
+    pytest.importorskip("pymsym")
+    ase.io.write("atom.xyz", molecule("N"))
+    assert main(["vib", "atom.xyz", "--spin", "1.5"]) == 0
+    told = capsys.readouterr().out
+    assert "N: 0 modes, zero-point energy 0.0000 eV" in told
+    assert "monatomic" in told
+    assert results(tmp_path / "atom_vib")["frames"][0]["thermochemistry"]["symmetry_number"] == 1
+
+
+def test_a_crystal(tmp_path, capsys):
+    from ase.build import bulk
+
+    ase.io.write("diamond.xyz", bulk("C", cubic=True))
+    assert main(["vib", "diamond.xyz"]) == 0
+    assert "harmonic at 298.15 K" in capsys.readouterr().out
+
+
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("anipot.workfolder.can_draw", lambda: False)
     assert main(["vib", "water.xyz"]) == 0
@@ -89,9 +107,9 @@ def test_several_frames_and_a_bad_geometry(tmp_path, capsys):
     frames = results(tmp_path / "water_vib")["frames"]
     assert [(frame["frame"], len(frame["frequencies_per_cm"])) for frame in frames] == [(0, 3), (1, 1), (2, 3)]
     assert (tmp_path / "water_vib" / "frame_1_geometry.xyz").is_file()
-    if frames[2]["imaginary_modes"]:
-        assert "no thermochemistry: H2O is no minimum" in captured.out
-        assert "is no minimum" in frames[2]["thermochemistry"]["error"]
+    assert frames[2]["imaginary_modes"]
+    assert "no thermochemistry: H2O is no minimum" in captured.out
+    assert "is no minimum" in frames[2]["thermochemistry"]["error"]
 
 
 def test_isotopes_and_fixed_atoms(tmp_path):

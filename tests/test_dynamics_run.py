@@ -18,7 +18,7 @@ import anipot
 from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Ensemble, Potential
 from anipot.cli import main
 from anipot.dynamics import DynamicsError, Guard, MolecularDynamics, Settings, read_h5md, read_log
-from anipot.dynamics.guard import num_parts
+from anipot.dynamics.guard import bonds, num_parts
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +251,7 @@ def test_replaces_only_when_asked(model, water, tmp_path, capsys):
 
 def test_damaged_checkpoints_and_trajectories(model, water, tmp_path, capsys):
     assert md(model, water, tmp_path / "t", 5, "--resume") == 2
-    assert "no checkpoint" in capsys.readouterr().err
+    assert "holds nothing to resume" in capsys.readouterr().err
     assert md(model, water, tmp_path / "t", 5, "--format", "both") == 0
     (tmp_path / "t" / "trajectory.h5").write_bytes(b"no HDF5")
     assert md(model, water, tmp_path / "t", 10, "--format", "both", "--resume") == 2
@@ -267,7 +267,7 @@ def test_damaged_checkpoints_and_trajectories(model, water, tmp_path, capsys):
 def test_the_folder_holds_what_it_should(model, water, tmp_path, monkeypatch, capsys):
     out = tmp_path / "t"
     assert md(model, water, out, 20) == 0
-    assert "no pictures without matplotlib" in capsys.readouterr().err
+    assert "pictures are left out, they need matplotlib" in capsys.readouterr().err
     monkeypatch.undo()
     assert md(model, water, out, 20, "--overwrite") == 0
     names = {path.name for path in out.iterdir()}
@@ -400,7 +400,7 @@ def test_a_molecule_that_falls_apart_is_told(tmp_path):
     run = MolecularDynamics(atoms, anipot.load(), tmp_path, keep_momenta=True)
     with pytest.warns(UserWarning, match="the system consisted of 1 bonded parts, now of 2"):
         run.run(60)
-    assert num_parts(atoms) == 2
+    assert num_parts(bonds(atoms)) == 2
 
 
 def test_an_explosion_is_told(tmp_path):

@@ -89,7 +89,8 @@ def test_together_is_the_same_as_apart_and_can_be_stored():
     assert all(p.grad is None for p in together)
 
 
-def test_scaled_steps_are_those_of_scaled_inputs_and_outputs():
+@pytest.mark.parametrize(("kind", "decay"), [("Adam", 0.0), ("AdamW", 0.0), ("AdamW", 0.3)])
+def test_scaled_steps_are_those_of_scaled_inputs_and_outputs(kind, decay):
     """A network on features c·(x − m) whose output counts s, trained plainly; and one that has both in its weights."""
     torch.manual_seed(0)
     x = torch.randn(64, 5).double() * torch.tensor([1e-3, 0.1, 1.0, 20.0, 300.0]) + 7
@@ -107,8 +108,10 @@ def test_scaled_steps_are_those_of_scaled_inputs_and_outputs():
     model.head = nn.ModuleList([scaled])  # stands for any head
     scales = Scales({"head.0.0.weight": torch.stack([factor, mean])}, {"head.0.2.weight": size, "head.0.2.bias": size})
     settings = {"options": {"eps": 0.0}}
-    ours = OptimizerSettings("Adam", 1e-2, **settings).build(model, scales)
-    theirs = torch.optim.Adam(plain.parameters(), 1e-2, eps=0.0)
+    ours = OptimizerSettings(kind, 1e-2, decay, **settings).build(model, scales)
+    weights, biases = [[p for p in plain.parameters() if (p.dim() == 1) == bias] for bias in (False, True)]
+    groups = [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
+    theirs = getattr(torch.optim, kind)(groups, 1e-2, eps=0.0)
     for _ in range(5):
         for optimizer, prediction in ((theirs, size * plain((x - mean) * factor)), (ours, scaled(x))):
             optimizer.zero_grad()

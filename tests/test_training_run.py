@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import torch
 from training_data import SMALL, assert_same_end, state, write_frames
 
 import anipot
+from anipot.data import Batches
 from anipot.training import read_settings, train
 from anipot.training.folder import RunFolder
 from anipot.training.task import AtomisticTask
@@ -146,6 +148,21 @@ def test_a_folder_of_another_run_is_refused(tmp_path, frames):
         ValueError, match=r"holds a run with other settings: data.batch_size was 8 and is 4; seed was 0 and"
     ):
         run(tmp_path, frames, "data.batch_size=4", "seed=1")
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_nothing_of_a_run_stays_in_memory(tmp_path, frames):
+    def held() -> int:
+        return sum(type(one) in (AtomisticTask, Batches) for one in gc.get_objects())
+
+    gc.collect()
+    before = held()
+    gc.disable()
+    try:
+        run(tmp_path, frames, "trainer.max_steps=1")
+        assert held() == before
+    finally:
+        gc.enable()
 
 
 def test_one_process_at_a_time(tmp_path, frames):

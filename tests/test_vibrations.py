@@ -1,5 +1,7 @@
 """Normal modes, thermochemistry and spectra against ASE, and systems for which the number of modes is not 3n − 6."""
 
+import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -90,6 +92,30 @@ def test_batches_are_bounded(model, relaxed, monkeypatch):
     frames = [relaxed[name].atoms for name in NAMES]
     for name, one in zip(NAMES, anipot.normal_modes(frames, model), strict=True):
         np.testing.assert_allclose(one.frequencies, relaxed[name].frequencies, atol=1e-6)
+
+
+def test_molecules_and_crystals_in_one_batch(model, relaxed):
+    from ase.build import bulk
+
+    diamond, ammonia = bulk("C").repeat((2, 2, 1)), relaxed["NH3"].atoms
+    alone = anipot.normal_modes(diamond, model)[0]
+    together = anipot.normal_modes([ammonia, diamond, relaxed["CH3OH"].atoms], model)
+    np.testing.assert_allclose(together[1].frequencies, alone.frequencies, atol=1e-3)
+    np.testing.assert_allclose(together[0].frequencies, relaxed["NH3"].frequencies, atol=1e-6)
+
+
+def test_a_molecule_in_a_box_turns(model, relaxed):
+    """One that does not reach its images has lost its rotations, periodic or not."""
+    boxed = relaxed["NH3"].atoms.copy()
+    boxed.set_cell([12, 12, 12])
+    boxed.center()
+    boxed.pbc = True
+    cut = boxed.copy()
+    cut.translate([6, 6, 0.2])
+    cut.wrap()
+    assert np.ptp(cut.positions, axis=0).max() > 10
+    for found in anipot.normal_modes([boxed, cut], model):
+        np.testing.assert_allclose(found.frequencies, relaxed["NH3"].frequencies, atol=1e-4)
 
 
 def test_turned_and_moved(model, relaxed):
@@ -208,9 +234,26 @@ def test_thermochemistry_of_an_atom(relaxed):
     assert heat.enthalpy - heat.potential_energy == pytest.approx(2.5 * units.kB * 298.15, rel=1e-9)
 
 
-def test_low_modes(model, relaxed):
-    from dataclasses import replace
+@pytest.mark.filterwarnings("ignore:system 0:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "observed", "entropy"),
+    [
+        ("H2O", [1595, 3657, 3756], 188.834),
+        ("CO2", [667, 667, 1333, 2349], 213.795),
+        ("NH3", [950, 1627, 1627, 3337, 3444, 3444], 192.774),
+        ("CH4", [1306, 1306, 1306, 1534, 1534, 2917, 3019, 3019, 3019], 186.251),
+        ("C2H4", [826, 943, 949, 1023, 1236, 1342, 1444, 1623, 2989, 3026, 3103, 3106], 219.330),
+    ],
+)
+def test_entropies_are_those_of_tables(model, name, observed, entropy):
+    """With observed frequencies: NIST-JANAF, J/(mol K) at 298.15 K and 1 bar, which also knows that rotors stretch."""
+    pytest.importorskip("pymsym")
+    modes = anipot.normal_modes(molecule(name), model)[0]
+    heat = replace(modes, frequencies=np.array(observed, dtype=float)).thermochemistry(298.15, 1e5)
+    assert heat.entropy / (units.J / units.mol) == pytest.approx(entropy, abs=0.35)
 
+
+def test_low_modes(model, relaxed):
     modes = relaxed["CH3OH"]
     soft = replace(modes, frequencies=np.array([20.0, *modes.frequencies[1:]]))
     assert soft.low.tolist() == [0]
@@ -363,6 +406,29 @@ def test_bad_constraints(model):
     charged.info["charge"] = 1
     with pytest.raises(ValueError, match="system 0: molecule 0 has a total charge of 1"):
         anipot.normal_modes(charged, model)
+
+
+def test_view(relaxed):
+    pytest.importorskip("py3Dmol")
+    view = relaxed["H2O"].view(1, frames=8)
+    html = view.write_html()
+    assert "animate" in html
+    assert "addModelsAsFrames" in html
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "use"),
+    [
+        ("pymsym", "thermo", lambda modes, model: modes.thermochemistry()),
+        ("py3Dmol", "notebook", lambda modes, model: modes.view(0)),
+        ("phonopy", "phonons", lambda modes, model: anipot.phonons(modes.atoms, model)),
+    ],
+)
+def test_what_is_missing_is_named(relaxed, model, monkeypatch, library, extra, use):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"pip install anipot\[{extra}\]"):
+        use(relaxed["H2O"], model)
+    assert relaxed["H2O"].thermochemistry(symmetry_number=2).point_group is None
 
 
 def test_what_does_not_relax_is_named(model, monkeypatch):

@@ -153,18 +153,24 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what the command left there before")
 
 
-def open_folder(args: argparse.Namespace) -> Any:
-    """Make the folder of a command, by default ``water_vib`` for ``anipot vib water.xyz``, with a copy of the input."""
+def open_folder(args: argparse.Namespace, resume: bool = False) -> Any:
+    """Make the folder of a command, by default ``water_vib`` for ``anipot vib water.xyz``, with a copy of the input.
+
+    With ``resume`` it is there, and what was written is gone on with.
+    """
     from anipot.workfolder import WorkFolder, can_draw
 
     path = Path(args.folder or f"{Path(args.file).stem}_{args.command}")
     if args.overwrite and Path(args.file).resolve().is_relative_to(path.resolve()):
         raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
     try:
-        folder = WorkFolder(path, args.argv, overwrite=args.overwrite)
+        folder = WorkFolder(path, args.argv, overwrite=args.overwrite, resume=resume)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
     except FileExistsError as error:
         raise UsageError(f"{error} (--folder, --overwrite)") from error
-    folder.add_input(args.file)
+    if not resume:
+        folder.add_input(args.file)
     if not can_draw():
         print("anipot: pictures are left out, they need matplotlib: pip install anipot[plot]", file=sys.stderr)
     return folder

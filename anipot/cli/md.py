@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from anipot.cli.common import add_common, check_frame, load, read_frames
+from anipot.cli.common import add_common, check_frame, load, open_folder, read_frames
 from anipot.cli.errors import RunError, UsageError
 
 
@@ -51,6 +50,7 @@ def add_outputs(parser: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run to the requested number of steps."""
     from anipot.dynamics import DynamicsError
+    from anipot.dynamics.files import write_run
 
     if args.steps < 0:
         raise UsageError(f"--steps must be 0 or more, got {args.steps}")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.keep_momenta and not args.resume and not atoms.has("momenta"):
         raise UsageError(f"{where} has no momenta to keep")
     _check(args, atoms, model, settings, guard)
-    folder = _folder(args)
+    folder = open_folder(args, args.resume)
     dynamics = _dynamics(args, atoms, model, folder.path, settings, guard)
     begin, first = time.perf_counter(), dynamics.step
     ended = ""
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         if ended:
-            _finish(folder, dynamics, ended, time.perf_counter() - begin, first)
+            write_run(folder, dynamics, ended, time.perf_counter() - begin, dynamics.step - first)
     return 0
 
 
@@ -112,24 +112,7 @@ def _check(args: argparse.Namespace, atoms: Any, model: Any, settings: Any, guar
         check_committee(model)
 
 
-def _folder(args: argparse.Namespace) -> Any:
-    from anipot.workfolder import WorkFolder
-
-    path = Path(args.folder or f"{Path(args.file).stem}_md")
-    if args.resume and not (path / "restart.npz").is_file():
-        raise UsageError(f"no checkpoint {path / 'restart.npz'} to resume from")
-    if Path(args.file).resolve().is_relative_to(path.resolve()) and args.overwrite:
-        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
-    try:
-        folder = WorkFolder(path, args.argv, overwrite=args.overwrite, resume=args.resume)
-    except OSError as error:
-        raise UsageError(str(error)) from error
-    if not args.resume:
-        folder.add_input(args.file)
-    return folder
-
-
-def _dynamics(args: argparse.Namespace, atoms: Any, model: Any, path: Path, settings: Any, guard: Any) -> Any:
+def _dynamics(args: argparse.Namespace, atoms: Any, model: Any, path: Any, settings: Any, guard: Any) -> Any:
     from anipot.dynamics import MolecularDynamics
 
     return MolecularDynamics(
@@ -146,21 +129,3 @@ def _dynamics(args: argparse.Namespace, atoms: Any, model: Any, path: Path, sett
         resume=args.resume,
         notice=lambda text: print(f"anipot: warning: {text}", file=sys.stderr),
     )
-
-
-def _finish(folder: Any, dynamics: Any, ended: str, seconds: float, first: int) -> None:
-    """Write the numbers and the picture."""
-    from anipot.dynamics import plot_log, read_log, summarize
-    from anipot.workfolder import can_draw
-
-    log = read_log(dynamics.log)
-    if not len(log["step"]):  # broken before the first frame
-        return
-    facts = {"ended": ended, "steps": dynamics.step, "settings": dynamics.settings.used(), "model": dynamics.model.name}
-    facts |= summarize(log, len(dynamics.atoms)) | {"uncertain_frames": dynamics.uncertain}
-    rate = (dynamics.step - first) * dynamics.settings.timestep * 1e-6 / seconds * 86400
-    folder.write_results(facts | {"wall_seconds": seconds, "ns_per_day": rate})
-    if can_draw():
-        folder.save_picture("md", plot_log(log)[0])
-    else:
-        print("anipot: no pictures without matplotlib (pip install anipot[plot])", file=sys.stderr)

@@ -82,38 +82,20 @@ def _write(folder: Any, args: argparse.Namespace, places: Sequence[Place], found
     """Leave geometries, numbers and a picture, and name the frames that did not converge."""
     import ase.io
 
-    from anipot.optimization import plot_convergence
-    from anipot.workfolder import can_draw
+    from anipot.optimization.files import record, write_optimized
 
     for where, one in zip(places, found, strict=True):
-        one.atoms.info["converged"] = one.converged
         if not one.converged:
             print(f"anipot: {where} did not converge: {one.why}", file=sys.stderr)
+    write_optimized(folder, found, args.fmax)
+    frames = [
+        {"file": where.file, "frame": where.frame} | record(one) for where, one in zip(places, found, strict=True)
+    ]
+    folder.write_results({"model": args.model, "fmax_ev_per_angstrom": args.fmax, "frames": frames})
     relaxed = [one.atoms for one in found]
-    ase.io.write(folder / "optimized.xyz", relaxed, format="extxyz")
-    records = [_record(where, one) for where, one in zip(places, found, strict=True)]
-    folder.write_results({"model": args.model, "fmax_ev_per_angstrom": args.fmax, "frames": records})
-    if can_draw():
-        folder.save_picture("convergence", plot_convergence(found, args.fmax))
     if args.output is not None:
         kind = "traj" if args.output.lower().endswith(".traj") else "extxyz"
         write_atomically(args.output, lambda path: ase.io.write(path, relaxed, format=kind))
     if args.trajectory is not None:
         steps = [atoms for one in found for atoms in one.path or ()]
         write_atomically(args.trajectory, lambda path: ase.io.write(path, steps, format="traj"))
-
-
-def _record(where: Place, one: Optimized) -> dict[str, Any]:
-    """Return the numbers of a frame."""
-    return {
-        "file": where.file,
-        "frame": where.frame,
-        "formula": one.atoms.get_chemical_formula(),
-        "converged": one.converged,
-        "why": one.why,
-        "steps": one.steps,
-        "energy_hartree": one.energies[-1],
-        "fmax_ev_per_angstrom": one.fmax,
-        "energies_hartree": one.energies,
-        "fmax_by_step_ev_per_angstrom": one.forces_max,
-    }

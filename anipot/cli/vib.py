@@ -124,20 +124,13 @@ def _atoms(text: str) -> list[int]:
 
 def _report(folder: Any, where: Place, modes: Any, args: argparse.Namespace, alone: bool) -> dict[str, Any]:
     """Print one system, write its files, and return its record."""
-    from anipot.workfolder import can_draw
+    from anipot.spectroscopy.files import write_modes
 
     name = "" if alone else f"frame_{where.frame}_"
     print(f"{where}: {modes}")
     values = {"file": where.file, "frame": where.frame, **modes.results()}
     values["thermochemistry"] = _thermochemistry(modes, args)
-    import ase.io
-
-    ase.io.write(folder / f"{name}geometry.xyz", modes.atoms, format="extxyz")
-    (folder / "modes").mkdir(exist_ok=True)
-    for i in range(len(modes.frequencies)):
-        modes.animate(i, folder / "modes" / f"{name}{i:03d}.xyz")
-    if can_draw() and len(modes.frequencies):
-        folder.save_picture(f"{name}spectrum", modes.plot(width=args.width))
+    write_modes(folder, modes, name, args.width)
     return values
 
 

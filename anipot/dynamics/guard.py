@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ase import units
+from numpy.typing import NDArray
 
 #: Atoms closer than this multiple of the sum of their covalent radii count as bonded: 1.6 Å for C-H, 2.3 Å for C-C.
 BONDED = 1.5
@@ -85,21 +86,26 @@ def check_sane(atoms: Any) -> None:
         raise DynamicsError(f"the temperature is {atoms.get_temperature():.3g} K: the system has exploded")
 
 
-def num_parts(atoms: Any) -> int | None:
-    """Return into how many bonded parts a free system falls; None for a periodic or a very large one.
-
-    Examples
-    --------
-    >>> from ase import Atoms
-    >>> num_parts(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])), num_parts(Atoms("H2", [[0, 0, 0], [0, 0, 3.0]]))
-    (1, 2)
-    """
+def bonds(atoms: Any) -> NDArray[np.bool_] | None:
+    """Return which atoms (N, N) of a free system are bonded; None for a periodic or a very large one."""
     from ase.data import covalent_radii
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial.distance import cdist
 
     if atoms.pbc.any() or len(atoms) > LARGEST:
         return None
     radii = covalent_radii[atoms.numbers]
-    bonded = cdist(atoms.positions, atoms.positions) < BONDED * (radii[:, None] + radii)
+    return np.asarray(cdist(atoms.positions, atoms.positions) < BONDED * (radii[:, None] + radii))
+
+
+def num_parts(bonded: NDArray[np.bool_]) -> int:
+    """Return into how many parts a system with these bonds falls.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> num_parts(bonds(Atoms("H2", [[0, 0, 0], [0, 0, 3.0]])))
+    2
+    """
+    from scipy.sparse.csgraph import connected_components
+
     return int(connected_components(bonded, directed=False, return_labels=False))

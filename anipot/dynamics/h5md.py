@@ -206,19 +206,45 @@ def read_h5md(path: str | Path, index: slice = slice(None)) -> Iterator[Any]:
     """
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    with open_h5md(path) as file:
-        if "particles/all/species" not in file or "particles/all/position" not in file:
-            raise ValueError(f"{path} has no particles/all with species and position, as anipot writes them")
-        particles = file["particles/all"]
-        numbers, masses = particles["species"][:], particles["mass"][:]
-        pbc = [b == b"periodic" for b in particles["box"].attrs["boundary"]]
-        known = ((name, where, factor) for name, (where, _, factor) in ELEMENTS.items())
-        present = {name: (file[where]["value"], factor) for name, where, factor in known if where in file}
-        for i in range(*index.indices(num_frames(file))):
-            frame = {name: values[i] / factor for name, (values, factor) in present.items()}
-            atoms = Atoms(numbers, frame["positions"], masses=masses, cell=frame.get("cell"), pbc=pbc)
+    columns = read_columns(path, slice(0, 0))
+    total = range(*index.indices(int(columns["frames"])))
+    for start in range(0, len(total), BUFFERED):
+        part = total[start : start + BUFFERED]
+        rows = slice(part.start, part.stop if part.stop >= 0 else None, part.step)
+        columns = read_columns(path, rows)
+        for i in range(len(part)):
+            frame = {name: columns[name][i] for name in (*ELEMENTS, "step", "time") if name in columns}
+            atoms = Atoms(columns["numbers"], frame["positions"], masses=columns["masses"], cell=frame.get("cell"))
+            atoms.pbc = columns["pbc"]
             atoms.set_velocities(frame["velocities"])
-            atoms.info |= {"step": int(particles["position/step"][i]), "time_fs": float(particles["position/time"][i])}
+            atoms.info |= {"step": int(frame["step"]), "time_fs": float(frame["time"])}
             results = {k: frame[k] for k in ("energy", "forces", "stress", "dipole") if k in frame}
             atoms.calc = SinglePointCalculator(atoms, **results)
             yield atoms
+
+
+def read_columns(path: str | Path, index: slice = slice(None)) -> dict[str, Any]:
+    """Return numbers, masses, pbc, the number of frames, and by name what a frame holds, in units of ASE (time: fs).
+
+    Raises
+    ------
+    ValueError
+        As ``read_h5md``.
+    """
+    with open_h5md(path) as file:
+        if "particles/all/species" not in file or "particles/all/position" not in file:
+            raise ValueError(f"{path} has no particles/all with species and position, as anipot writes them")
+        particles, frames = file["particles/all"], num_frames(file)
+        start, stop, step = index.indices(frames)
+        picked = range(start, stop, step)
+        # HDF5 reads upwards only, and may hold rows of a frame that is not whole.
+        rows = slice(min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1, abs(step)) if picked else slice(0, 0)
+        turn = slice(None, None, -1 if step < 0 else 1)
+        found: dict[str, Any] = {"numbers": particles["species"][:], "masses": particles["mass"][:], "frames": frames}
+        found["pbc"] = np.array([b == b"periodic" for b in particles["box"].attrs["boundary"]])
+        for name in ("step", "time"):
+            found[name] = particles[f"position/{name}"][rows][turn]
+        for name, (where, _, factor) in ELEMENTS.items():
+            if where in file:
+                found[name] = file[where]["value"][rows][turn] / factor
+    return found

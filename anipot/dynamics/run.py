@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anipot.dynamics import checkpoint
-from anipot.dynamics.guard import DynamicsError, Guard, check_sane, num_parts
+from anipot.dynamics.guard import DynamicsError, Guard, bonds, check_sane, num_parts
 from anipot.dynamics.h5md import H5mdOutput
 from anipot.dynamics.integrators import conserved, integrator
 from anipot.dynamics.outputs import FORMATS, FramesOutput, LogOutput
 from anipot.dynamics.settings import Settings
+from anipot.dynamics.signals import progress_bar, stop_signals
 from anipot.sampling.committee import check_committee, digest
 from anipot.sampling.dynamics import draw_momenta
 
@@ -149,12 +148,12 @@ class MolecularDynamics:
         if steps < self.step:
             raise ValueError(f"{steps} steps in total are asked for, but {self.restart} is already at step {self.step}")
         with ExitStack() as stack:
-            stop = stack.enter_context(_signals())
+            stop = stack.enter_context(stop_signals())
             self._open(stack)
             if self.step == 0:
                 self._look()
                 self._save()
-            bar = stack.enter_context(_bar(steps, self.step, not progress))
+            bar = stack.enter_context(progress_bar(steps, self.step, not progress))
             self._loop(steps, stop, bar)
             if self.step == steps and steps % self.interval and not stop:
                 self._look()  # after the checkpoint: a resume cuts this frame, which stands off the interval
@@ -179,7 +178,8 @@ class MolecularDynamics:
         self.step, self.uncertain = 0, 0
         self._reference: float | None = None
         self._marks: dict[str, int] = {}
-        self._parts = num_parts(self.atoms)
+        self._bonds = bonds(self.atoms)
+        self._parts = None if self._bonds is None else num_parts(self._bonds)
 
     def _go_on(self) -> None:
         state = checkpoint.read(self.restart)
@@ -192,6 +192,7 @@ class MolecularDynamics:
         checkpoint.restore_dynamics(state, self._dynamics, self._rng)
         self.step, self.uncertain, self._marks = facts["step"], facts["uncertain"], facts["outputs"]
         self._reference, self._parts = facts["reference"], facts["parts"]
+        self._bonds = bonds(self.atoms)
 
     def _repeated(self) -> dict[str, Any]:
         return self.settings.used() | {"interval": self.interval}
@@ -259,7 +260,10 @@ class MolecularDynamics:
         return ""
 
     def _count_parts(self) -> None:
-        parts = num_parts(self.atoms)
+        now = bonds(self.atoms)
+        if now is None or self._bonds is None or np.array_equal(now, self._bonds):
+            return
+        self._bonds, parts = now, num_parts(now)
         if parts != self._parts:
             self.notice(f"step {self.step}: the system consisted of {self._parts} bonded parts, now of {parts}")
         self._parts = parts
@@ -293,22 +297,3 @@ def _load(model: Any) -> Any:
     from anipot.models import load
 
     return load(model)
-
-
-def _bar(total: int, initial: int, disable: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=initial, unit="step", disable=True if disable else None)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM: they wait for the end of the step, so that no checkpoint holds half of one."""
-    stop: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    previous = {number: signal.signal(number, lambda number, frame: stop.append(number)) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -173,11 +173,11 @@ def _of_batch(
 def _analyse(model: Potential, atoms: Atoms, values: Derivatives) -> NormalModes:
     """Diagonalise one Hessian."""
     free = free_atoms(atoms)
-    parts, turns = parts_of(model, atoms)
+    parts = parts_of(model, atoms)
     rows = (3 * free[:, None] + np.arange(3)).ravel()
     root = np.sqrt(atoms.get_masses()[free]).repeat(3)
     weighted = values.hessian[np.ix_(rows, rows)] / root[:, None] / root[None, :]
-    rigid = rigid_motions(atoms, free, parts, turns)
+    rigid = rigid_motions(atoms.get_masses(), free, parts)
     eigenvalues, vectors = modes_outside(torch.from_numpy(weighted), torch.from_numpy(rigid))
     displacements = vectors.numpy().T / root  # (m, 3f)
     reduced_masses = 1 / (displacements**2).sum(-1)
@@ -193,7 +193,7 @@ def _analyse(model: Potential, atoms: Atoms, values: Derivatives) -> NormalModes
         force_constants=eigenvalues.numpy() * reduced_masses * MHESSIAN_TO_FCONST,
         modes=modes,
         free=free,
-        parts=parts,
+        parts=[part.atoms for part in parts],
         intensities=None if values.polar is None else intensities(values.polar, modes, reduced_masses),
         model=model.name,
     )

@@ -122,6 +122,11 @@ class NormalModes:
         head = f"{self.atoms.get_chemical_formula()}: {len(self.frequencies)} modes, zero-point energy {zpe:.4f} eV"
         return f"{head}\n{self.table()}"
 
+    def __repr__(self) -> str:
+        span = f", {self.frequencies[0]:.1f} to {self.frequencies[-1]:.1f} cm^-1" if len(self.frequencies) else ""
+        bad = f", {len(self.imaginary)} imaginary" if len(self.imaginary) else ""
+        return f"NormalModes({self.atoms.get_chemical_formula()}, {len(self.frequencies)} modes{span}{bad})"
+
     def to_ase(self) -> VibrationsData:
         """Return the Hessian as ASE's ``VibrationsData``, which knows the masses and which atoms are free.
 

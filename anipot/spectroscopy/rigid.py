@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from anipot.neighbors import find_pairs
 from anipot.potential import Potential
@@ -19,11 +19,22 @@ from anipot.potential import Potential
 STRAIGHT = 0.01
 
 
-def parts_of(model: Potential, atoms: Atoms) -> tuple[list[NDArray[np.int64]], list[bool]]:
-    """Return the parts of a system that do not feel each other, and whether each may also turn freely.
+class Part(NamedTuple):
+    """Atoms of a system that do not feel any other."""
+
+    #: (p,) their indices.
+    atoms: NDArray[np.int64]
+    #: (p, 3) Å, put together where a cell cuts them apart.
+    positions: NDArray[np.float64]
+    #: Whether they may also turn freely: not if they are bound to their periodic images.
+    turns: bool
+
+
+def parts_of(model: Potential, atoms: Atoms) -> list[Part]:
+    """Return the parts of a system.
 
     Two atoms belong to one part if a chain of atoms leads from one to the other whose steps are within the cutoff of
-    the model. A part that is bound to its periodic images cannot turn.
+    the model.
     """
     numbers = torch.as_tensor(atoms.numbers, dtype=torch.long)[None]
     positions = torch.as_tensor(atoms.positions, dtype=torch.float64)[None]
@@ -31,11 +42,28 @@ def parts_of(model: Potential, atoms: Atoms) -> tuple[list[NDArray[np.int64]], l
     pbc = torch.as_tensor(atoms.pbc)[None] if atoms.pbc.any() else None
     pairs = find_pairs(numbers, positions, cell, pbc, model.cutoff)
     center, neighbor = pairs.center.numpy(), pairs.neighbor.numpy()
-    graph = coo_array((np.ones(len(center), dtype=bool), (center, neighbor)), shape=(len(atoms),) * 2)
+    graph = coo_array((np.ones(len(center), dtype=bool), (center, neighbor)), shape=(len(atoms),) * 2).tocsr()
     count, label = connected_components(graph, directed=False)
-    parts = [np.flatnonzero(label == i) for i in range(count)]
-    bound = set() if pairs.shift is None else set(label[center[(pairs.shift != 0).any(-1).numpy()]].tolist())
-    return parts, [i not in bound for i in range(count)]
+    members = [np.flatnonzero(label == i) for i in range(count)]
+    if pairs.shift is None:
+        return [Part(part, atoms.positions[part], True) for part in members]
+    shift = pairs.shift.numpy()
+    image = _images(graph, members, center, neighbor, shift)
+    away = (image[neighbor] - image[center] != shift).any(-1)
+    bound = set(label[center[away]].tolist())
+    whole = atoms.positions + image @ atoms.cell.array
+    return [Part(part, whole[part], i not in bound) for i, part in enumerate(members)]
+
+
+def _images(graph: Any, members: list[Any], center: Any, neighbor: Any, shift: Any) -> NDArray[np.int64]:
+    """Return the image (n, 3) of each atom that lies beside those of its part, going from neighbor to neighbor."""
+    steps = dict(zip(zip(center.tolist(), neighbor.tolist(), strict=True), shift, strict=True))
+    image = np.zeros((graph.shape[0], 3), dtype=np.int64)
+    for part in members:
+        order, before = breadth_first_order(graph, part[0])
+        for atom in order[1:].tolist():
+            image[atom] = image[before[atom]] + steps[int(before[atom]), atom]
+    return image
 
 
 def straightened(positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,9 +87,7 @@ def is_linear(positions: NDArray[np.float64]) -> bool:
     return len(positions) > 1 and bool(np.linalg.matrix_rank(_centered(straightened(positions)), tol=1e-6) < 2)
 
 
-def rigid_motions(
-    atoms: Atoms, free: NDArray[np.int64], parts: list[NDArray[np.int64]], turns: list[bool]
-) -> NDArray[np.float64]:
+def rigid_motions(masses: NDArray[np.float64], free: NDArray[np.int64], parts: list[Part]) -> NDArray[np.float64]:
     """Return an orthonormal basis (3f, k) of the rigid motions of the f free atoms, in mass-weighted coordinates.
 
     Each part moves along three axes and, if it ``turns``, about them, as far as this leaves its fixed atoms where they
@@ -69,15 +95,15 @@ def rigid_motions(
     """
     row = {atom: i for i, atom in enumerate(free.tolist())}
     columns = [np.empty((3 * len(free), 0))]
-    for part, may_turn in zip(parts, turns, strict=True):
-        motions = _motions(straightened(atoms.positions[part]), may_turn)  # (6, p, 3)
-        is_free = np.array([atom in row for atom in part.tolist()])
+    for part in parts:
+        motions = _motions(straightened(part.positions), part.turns)  # (6, p, 3)
+        is_free = np.array([atom in row for atom in part.atoms.tolist()])
+        moving = part.atoms[is_free]
         held = motions[:, ~is_free].reshape(len(motions), 3 * int((~is_free).sum()))
-        allowed = _null_space(held.T) @ motions.reshape(len(motions), -1)
-        moving = allowed.reshape(len(allowed), len(part), 3)[:, is_free]
-        weighted = moving * np.sqrt(atoms.get_masses()[part[is_free]])[None, :, None]
+        allowed = _null_space(held.T) @ motions[:, is_free].reshape(len(motions), 3 * len(moving))
+        weighted = allowed.reshape(len(allowed), len(moving), 3) * np.sqrt(masses[moving])[None, :, None]
         full = np.zeros((len(weighted), len(free), 3))
-        full[:, [row[atom] for atom in part[is_free].tolist()]] = weighted
+        full[:, [row[atom] for atom in moving.tolist()]] = weighted
         columns.append(_basis(full.reshape(len(weighted), 3 * len(free)).T))
     return np.concatenate(columns, axis=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ class Thermochemistry:
         lines = [f"{self.kind} at {where}{rotor}{group}"]
         lines += [f"{name:>20s} {value:16.6f} eV" for name, value in terms.items() if value is not None]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        energy = f"{'G' if self.kind == 'ideal gas' else 'F'} {self.free_energy:.4f} eV"
+        heat = f"TS {self.temperature * self.entropy:.4f} eV"
+        return f"Thermochemistry({self.kind} at {self.temperature:g} K, {energy}, {heat})"
 
     def results(self) -> dict[str, Any]:
         """Return the numbers with their units in the keys."""
@@ -115,8 +121,10 @@ def thermochemistry(
     group = None
     if symmetry_number is None:
         group, symmetry_number = symmetry_of(modes.atoms)
-    options: dict[str, Any] = {"potentialenergy": modes.energy, "vib_selection": "all"}
-    ideal = IdealGasThermo(energies, geometry, atoms=modes.atoms, symmetrynumber=symmetry_number, spin=spin, **options)
+    options: dict[str, Any] = {"potentialenergy": modes.energy, "symmetrynumber": symmetry_number, "spin": spin}
+    if "vib_selection" in signature(IdealGasThermo).parameters:  # ASE 3.26 has none, and takes what is given
+        options["vib_selection"] = "all"
+    ideal = IdealGasThermo(energies, geometry, atoms=modes.atoms, **options)
     enthalpy = ideal.get_enthalpy(temperature, verbose=False)
     entropy = ideal.get_entropy(temperature, pressure, verbose=False)
     if low_modes == "rrho":
@@ -126,8 +134,8 @@ def thermochemistry(
         temperature=temperature,
         pressure=pressure,
         potential_energy=modes.energy,
-        zero_point_energy=ideal.get_ZPE_correction(),
-        internal_energy=ideal.get_internal_energy(temperature, verbose=False),
+        zero_point_energy=sum(energies) / 2,
+        internal_energy=enthalpy - units.kB * temperature,
         enthalpy=enthalpy,
         entropy=entropy,
         free_energy=enthalpy - temperature * entropy,
@@ -169,7 +177,7 @@ def _harmonic(modes: NormalModes, energies: Any, temperature: float, low_modes: 
         temperature=temperature,
         pressure=None,
         potential_energy=modes.energy,
-        zero_point_energy=harmonic.get_ZPE_correction(),
+        zero_point_energy=sum(energies) / 2,
         internal_energy=harmonic.get_internal_energy(temperature, verbose=False),
         enthalpy=None,
         entropy=harmonic.get_entropy(temperature, verbose=False),
@@ -186,7 +194,7 @@ def _rotor_correction(modes: NormalModes, energies: Any, temperature: float) -> 
     try:
         from ase.thermochemistry import RRHOMode
     except ImportError as error:
-        raise ImportError("low_modes='rrho' needs a later ASE: pip install 'ase>=3.27'") from error
+        raise ImportError("low_modes='rrho' needs a later ASE: pip install 'ase>=3.28'") from error
     inertia = float(np.mean(modes.atoms.get_moments_of_inertia()))
     total = 0.0
     for energy in energies:

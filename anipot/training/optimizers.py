@@ -109,8 +109,8 @@ class OptimizerSettings:
             group = (apart if own else main).setdefault((decay, scale), {"params": [], "lr_scale": scale})
             group["params"].append(parameter)
             group["lr"] = (float(self.biases or 0.0) if own else self.lr) * scale
-            if not own:
-                group["weight_decay"] = decay
+            if not own:  # AdamW's is multiplied with the learning rate, of which the scale is no part
+                group["weight_decay"] = decay / scale if self.kind == "AdamW" else decay
         return list(main.values()), list(apart.values())
 
     def _places(self, potential: Potential) -> dict[Tensor, tuple[float, bool]]:
@@ -172,6 +172,9 @@ class Together(torch.optim.Optimizer):
         self.inputs = [
             one._replace(factor=one.factor.to(one.weight), center=one.center.to(one.weight)) for one in self.inputs
         ]
+        groups = {id(p): (part, group) for part in self.parts for group in part.param_groups for p in group["params"]}
+        #: Of the weights of inputs: their optimizer, and their group.
+        self._places = [groups[id(one.weight)] for one in self.inputs]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -180,14 +183,22 @@ class Together(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        moved = [(one, one.weight.clone()) for one in self.inputs if one.weight.grad is not None]
-        for one, _ in moved:
+        moved = [
+            (one, place, one.weight.clone())
+            for one, place in zip(self.inputs, self._places, strict=True)
+            if one.weight.grad is not None
+        ]
+        for one, *_ in moved:
             if one.bias is not None and one.bias.grad is not None:  # the slope by the weight at inputs − center
                 one.weight.grad.addr_(one.bias.grad, one.center, alpha=-1)  # type: ignore[union-attr]
         for part in self.parts:
             part.step()
-        for one, old in moved:
+        for one, (part, group), old in moved:
             torch.lerp(old, one.weight, one.factor, out=one.weight)
+            if isinstance(part, torch.optim.AdamW) and (decay := group["lr"] * group["weight_decay"]):
+                one.weight.addcmul_(
+                    old, one.factor - 1, value=float(decay)
+                )  # a share of the weight, without the factor
             if one.bias is not None and one.bias.grad is not None:
                 one.bias.addmv_(one.weight - old, one.center, alpha=-1)
         return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace as changed
 from pathlib import Path
 
@@ -59,10 +60,15 @@ def train(settings: TrainingSettings) -> Path:
         return folder.path
     with quietly(), folder.held():
         folder.keep_settings()
-        run = Run(settings, folder)
-        run.fit()
-        run.finish()
+        _train(settings, folder)
+    gc.collect()  # trainer and task hold each other, and gigabytes of data and features, which the next member needs
     return folder.path
+
+
+def _train(settings: TrainingSettings, folder: RunFolder) -> None:
+    run = Run(settings, folder)
+    run.fit()
+    run.finish()
 
 
 class Run:
