@@ -145,7 +145,9 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=7, help="heavy atoms of the molecules that are grown")
     parser.add_argument("--limit", type=int, default=500, help="molecules of each size")
     parser.add_argument("--pairs", type=int, default=600, help="pairs of small molecules")
-    parser.add_argument("--unusual", action="store_true", help="also what falls apart easily, and nothing of molecules.smi")
+    parser.add_argument(
+        "--unusual", action="store_true", help="also what falls apart easily, and nothing of molecules.smi"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
