@@ -320,6 +320,13 @@ def test_turning_with_the_molecule(vibrating):
     assert power_spectrum(turning, **options).area(0, 200) < 0.01
 
 
+def test_a_molecule_that_falls_apart_is_told():
+    x = np.zeros((400, 2, 3))
+    x[:, 1, 0] = 0.74 + 0.01 * np.arange(400) + 0.01 * np.sin(np.arange(400))
+    with pytest.warns(UserWarning, match="begins with 1 bonded parts and ends with 2"):
+        power_spectrum(Trajectory(np.array([1, 1]), np.ones(2), x, 0.5), resolution=200)
+
+
 def _rotation(axis, angle):
     from scipy.spatial.transform import Rotation
 

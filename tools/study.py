@@ -9,7 +9,6 @@ is not trained again. ``--show`` prints the table of what is there. Without name
 other; rows may be trained side by side by several of these commands.
 
 ``table`` lists the columns: a heading, and the places of its numbers in results.json, such as test|forces|meV/Å|mae.
-``published`` is a list of rows from the literature.
 """
 
 from __future__ import annotations
@@ -99,8 +98,6 @@ def table(study: dict[str, Any], folder: Path) -> str:
         file = folder / name_of(row) / "results.json"
         found = json.loads(file.read_text()) if file.is_file() else None
         lines.append([row, *("–" if found is None else numbers(found, places) for places in columns.values())])
-    for row in study.get("published", []):
-        lines.append([row["name"], *(str(row.get(column, "–")) for column in columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -2,9 +2,10 @@
 
 from anipot.dynamics.body import body_frame
 from anipot.dynamics.dipoles import add_dipoles
+from anipot.dynamics.displacements import Diffusion, diffusion
 from anipot.dynamics.guard import DynamicsError, Guard
 from anipot.dynamics.h5md import read_h5md
-from anipot.dynamics.liquid import Diffusion, RadialDistribution, diffusion, radial_distribution
+from anipot.dynamics.liquid import RadialDistribution, radial_distribution
 from anipot.dynamics.run import MolecularDynamics
 from anipot.dynamics.settings import Settings
 from anipot.dynamics.spectra import infrared_spectrum, power_spectrum

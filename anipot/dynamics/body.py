@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
 from anipot.dynamics.correlation import Array
+from anipot.dynamics.guard import bonds, num_parts
 from anipot.dynamics.trajectory import Trajectory
 
 #: Ratio of extents below which a molecule counts as linear.
@@ -22,7 +24,7 @@ def body_frame(trajectory: Trajectory) -> Trajectory:
     Parameters
     ----------
     trajectory
-        Of a free system. One that falls apart has no such frame: its parts move through the spectrum.
+        Of a free system. One that falls apart has no such frame, and gives a ``UserWarning``.
 
     Returns
     -------
@@ -40,13 +42,14 @@ def body_frame(trajectory: Trajectory) -> Trajectory:
     >>> import numpy as np
     >>> turn = [np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) for a in (0, 0.1, 0.2)]
     >>> x = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0]])
-    >>> turning = Trajectory(np.array([1, 1, 1]), np.ones(3), np.array([x @ r.T for r in turn]), 0.5)
+    >>> turning = Trajectory(np.array([6, 6, 6]), np.ones(3), np.array([x @ r.T for r in turn]), 0.5)
     >>> still = body_frame(turning).positions
     >>> bool(np.allclose(still, still[0]))
     True
     """
     if trajectory.periodic:
         raise ValueError(f"{trajectory.name} is periodic: a crystal or liquid does not turn as a whole")
+    _check_whole(trajectory)
     masses = trajectory.masses
     arms = trajectory.positions - np.average(trajectory.positions, axis=1, weights=masses)[:, None]
     turns = _turns(arms, masses)
@@ -58,6 +61,17 @@ def body_frame(trajectory: Trajectory) -> Trajectory:
     if dipoles is not None:
         dipoles = np.einsum("ti,tij->tj", dipoles, turns)
     return replace(trajectory, positions=arms @ turns, velocities=velocities, dipoles=dipoles)
+
+
+def _check_whole(trajectory: Trajectory) -> None:
+    """Warn of a molecule that is no longer one at the end."""
+    from ase import Atoms
+
+    first, last = (bonds(Atoms(trajectory.numbers, trajectory.positions[t])) for t in (0, -1))
+    parts = [1 if bonded is None else num_parts(bonded) for bonded in (first, last)]
+    if parts[0] != parts[1]:
+        text = f"{trajectory.name} begins with {parts[0]} bonded parts and ends with {parts[1]}"
+        warnings.warn(f"{text}; there is no frame that turns with all of them", UserWarning, stacklevel=3)
 
 
 def _turns(arms: Array, masses: Array) -> Array:

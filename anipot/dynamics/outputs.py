@@ -5,24 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ase import units
 
-#: Names of the trajectory files that can be written.
+#: Formats of the trajectory, and the names of the files.
 FORMATS = {"extxyz": "trajectory.xyz", "h5md": "trajectory.h5"}
-
-
-class Output(Protocol):
-    """A file of a run."""
-
-    path: Path
-
-    def mark(self) -> int:
-        """Bring everything to the disk, so that no checkpoint outlives it, and return how much there is."""
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 class TextOutput:

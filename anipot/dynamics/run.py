@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from anipot.dynamics import checkpoint
-from anipot.dynamics.guard import DynamicsError, Guard, bonds, check_sane, num_parts
-from anipot.dynamics.h5md import H5mdOutput
-from anipot.dynamics.integrators import conserved, integrator
-from anipot.dynamics.outputs import FORMATS, FramesOutput, LogOutput
+from anipot.dynamics.guard import DynamicsError, Guard, check_sane
+from anipot.dynamics.integrators import integrator
+from anipot.dynamics.record import LOG, Record
 from anipot.dynamics.settings import Settings
 from anipot.dynamics.signals import progress_bar, stop_signals
 from anipot.sampling.committee import check_committee, digest
@@ -94,16 +93,14 @@ class MolecularDynamics:
         notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.atoms, self.folder, self.settings = atoms, Path(folder), settings or Settings()
-        self.interval, self.formats, self.guard, self.notice = interval, tuple(formats), guard, notice
-        self.checkpoint_interval = check_intervals(interval, checkpoint_interval)
-        if not self.formats or set(self.formats) - set(FORMATS):
-            raise ValueError(f"formats are {', '.join(FORMATS)}; got {list(self.formats)}")
+        self.interval, self.checkpoint_interval = interval, check_intervals(interval, checkpoint_interval)
+        self.formats = tuple(formats)
+        self._record = Record(self.folder, self.formats, guard, notice)
         atoms.calc = model.ase() if hasattr(model, "ase") else _load(model).ase()
         self.model = atoms.calc.model
         if guard is not None:
             check_committee(self.model)
         self._rng = np.random.default_rng(seed)
-        self._dipole = "dipole" in self.model.property_heads
         self._facts = {"name": self.model.name, "dtype": str(self.model.dtype), "sha256": digest(self.model)}
         self.folder.mkdir(parents=True, exist_ok=True)
         if resume:
@@ -119,7 +116,12 @@ class MolecularDynamics:
     @property
     def log(self) -> Path:
         """The log: see ``anipot.dynamics.outputs.LogOutput`` for its columns."""
-        return self.folder / "md.log"
+        return self.folder / LOG
+
+    @property
+    def uncertain(self) -> int:
+        """How many frames the guard has found."""
+        return self._record.uncertain
 
     @property
     def time(self) -> float:
@@ -149,7 +151,7 @@ class MolecularDynamics:
             raise ValueError(f"{steps} steps in total are asked for, but {self.restart} is already at step {self.step}")
         with ExitStack() as stack:
             stop = stack.enter_context(stop_signals())
-            self._open(stack)
+            self._record.open(stack)
             if self.step == 0:
                 self._look()
                 self._save()
@@ -160,48 +162,29 @@ class MolecularDynamics:
         if stop:
             raise KeyboardInterrupt
 
-    def _kinds(self) -> dict[str, type]:
-        """Return the files of this run with what writes them."""
-        writers: dict[str, type] = {"extxyz": FramesOutput, "h5md": H5mdOutput}
-        kinds: dict[str, type] = {FORMATS[name]: writers[name] for name in self.formats}
-        kinds[self.log.name] = LogOutput
-        return kinds | ({"uncertain.xyz": FramesOutput} if self.guard is not None else {})
-
     def _begin(self, keep_momenta: bool, overwrite: bool) -> None:
-        for name in [*self._kinds(), self.restart.name]:
+        for name in [*self._record.kinds, self.restart.name]:
             if (self.folder / name).exists() and not overwrite:
                 raise ValueError(f"{self.folder / name} exists already; resume the run, or overwrite it")
         if not keep_momenta:
             draw_momenta(self.atoms, self.settings.temperature, self._rng)
         self._dynamics = integrator(self.atoms, self.settings, self._rng)
         self.restart.unlink(missing_ok=True)  # it belongs to files that are gone in a moment
-        self.step, self.uncertain = 0, 0
-        self._reference: float | None = None
-        self._marks: dict[str, int] = {}
-        self._bonds = bonds(self.atoms)
-        self._parts = None if self._bonds is None else num_parts(self._bonds)
+        self.step = 0
+        self._record.begin(self.atoms)
 
     def _go_on(self) -> None:
         state = checkpoint.read(self.restart)
         facts = state["facts"]
         checkpoint.check(self.restart, state, self.atoms, self._repeated(), self._facts)
-        if set(facts["outputs"]) != set(self._kinds()):
-            raise ValueError(f"the run wrote {sorted(facts['outputs'])}, this resume asks for {sorted(self._kinds())}")
+        self._record.go_on(facts)
         checkpoint.restore_atoms(state, self.atoms)
         self._dynamics = integrator(self.atoms, self.settings, self._rng)
         checkpoint.restore_dynamics(state, self._dynamics, self._rng)
-        self.step, self.uncertain, self._marks = facts["step"], facts["uncertain"], facts["outputs"]
-        self._reference, self._parts = facts["reference"], facts["parts"]
-        self._bonds = bonds(self.atoms)
+        self.step = facts["step"]
 
     def _repeated(self) -> dict[str, Any]:
         return self.settings.used() | {"interval": self.interval}
-
-    def _open(self, stack: ExitStack) -> None:
-        self._outputs = {}
-        for name, kind in self._kinds().items():
-            self._outputs[name] = kind(self.folder / name, self._marks.get(name))
-            stack.callback(self._outputs[name].close)
 
     def _loop(self, steps: int, stop: list[int], bar: Any) -> None:
         begin, first = time.perf_counter(), self.step
@@ -235,43 +218,10 @@ class MolecularDynamics:
             check_sane(self.atoms)
         except DynamicsError as error:
             raise DynamicsError(self._broken(error)) from error
-        if self._dipole:
-            self.atoms.get_dipole_moment()
-        now = conserved(self._dynamics)
-        if self._reference is None:
-            self._reference = now
-        spread = (np.nan, np.nan) if self.guard is None else self.guard.spread(self.atoms)
-        for name in self.formats:
-            self._outputs[FORMATS[name]].write(self.atoms, self.step, self.time)
-        self._outputs[self.log.name].write(self.atoms, self.step, self.time, now - self._reference, spread)
-        self._count_parts()
-        return self._judge(spread)
-
-    def _judge(self, spread: tuple[float, float]) -> str:
-        verdict = "" if self.guard is None else self.guard.exceeded(spread)
-        if not verdict or self.guard is None:
-            return ""
-        self._outputs["uncertain.xyz"].write(self.atoms, self.step, self.time)
-        self.uncertain += 1
-        if self.guard.action == "stop":
-            return verdict
-        if self.uncertain == 1:
-            self.notice(f"step {self.step}: {verdict}; such frames are saved in {self.folder / 'uncertain.xyz'}")
-        return ""
-
-    def _count_parts(self) -> None:
-        now = bonds(self.atoms)
-        if now is None or self._bonds is None or np.array_equal(now, self._bonds):
-            return
-        self._bonds, parts = now, num_parts(now)
-        if parts != self._parts:
-            self.notice(f"step {self.step}: the system consisted of {self._parts} bonded parts, now of {parts}")
-        self._parts = parts
+        return self._record.write(self.atoms, self._dynamics, self.step, self.time)
 
     def _save(self) -> None:
-        self._marks = {name: output.mark() for name, output in self._outputs.items()}
-        facts = {"step": self.step, "settings": self._repeated(), "model": self._facts, "outputs": self._marks}
-        facts |= {"reference": self._reference, "parts": self._parts, "uncertain": self.uncertain}
+        facts = {"step": self.step, "settings": self._repeated(), "model": self._facts} | self._record.facts()
         checkpoint.write(self.restart, self.atoms, self._dynamics, self._rng, facts)
 
 

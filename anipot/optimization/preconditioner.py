@@ -9,10 +9,10 @@ from anipot.optimization.lbfgs import CURVATURE
 from anipot.optimization.model_hessian import model_hessian
 from anipot.units import HARTREE_TO_EV
 
-#: Hartree/Å² added in all directions, for those along which the model knows no resistance (0.1 eV/Å²).
-SOFTEST = 0.1 / HARTREE_TO_EV
+#: Hartree/Å² added in all directions (1 eV/Å²): softer ones exist, but long steps along them lead to other minima.
+SOFTEST = 1.0 / HARTREE_TO_EV
 #: Å that an atom may move before the model Hessian of its system is made anew.
-MOVED = 0.15
+MOVED = 0.3
 #: Atoms of a system above which matrices would take more time than they save.
 MOST_ATOMS = 100
 
@@ -54,18 +54,19 @@ class Preconditioner:
         if not len(rows):
             return
         cell, pbc = (None if part is None else part[rows] for part in (cell, pbc))
-        hessian = model_hessian(numbers[rows], coordinates[rows], cell, pbc)
+        hessian = model_hessian(numbers[rows], coordinates[rows], cell, pbc).float()
         moves = free[rows].repeat_interleave(3, dim=1)
-        hessian *= moves[:, :, None] & moves[:, None, :]
+        if not moves.all():
+            hessian *= moves[:, :, None] & moves[:, None, :]
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         diagonal += torch.where(moves, SOFTEST, 1.0)
-        atoms = 3 * self.lead
         factor, failed = torch.linalg.cholesky_ex(hessian)
         inverse = torch.cholesky_inverse(factor)
-        uniform = torch.eye(hessian.shape[1], dtype=hessian.dtype, device=hessian.device) / CURVATURE
-        usable = (failed == 0) & inverse.isfinite().all(-1).all(-1)  # atoms on one spot have no model Hessian
-        self.inverse[rows, atoms:, atoms:] = torch.where(usable[:, None, None], inverse, uniform).float()
-        self.inverse[rows, :atoms, :atoms] = torch.eye(atoms, device=hessian.device) / CURVATURE
+        if (failed > 0).any():  # atoms on one spot have no model Hessian
+            inverse[failed > 0] = torch.eye(inverse.shape[1], device=inverse.device) / CURVATURE
+        atoms = 3 * self.lead
+        self.inverse[rows, atoms:, atoms:] = inverse
+        self.inverse[rows, :atoms, :atoms] = torch.eye(atoms, device=inverse.device) / CURVATURE
         self.made_for[rows] = coordinates[rows]
 
     def solve(self, gradients: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ def _rotor_correction(modes: NormalModes, energies: Any, temperature: float) -> 
     try:
         from ase.thermochemistry import RRHOMode
     except ImportError as error:
-        raise ImportError("low_modes='rrho' needs a later ASE: pip install 'ase>=3.27'") from error
+        raise ImportError("low_modes='rrho' needs a later ASE: pip install 'ase>=3.28'") from error
     inertia = float(np.mean(modes.atoms.get_moments_of_inertia()))
     total = 0.0
     for energy in energies:

@@ -22,6 +22,8 @@ from rdkit.Chem import AllChem
 from tqdm import tqdm
 
 HEAVY = {"C": 4, "N": 3, "O": 2}
+#: Molecules that do not grow by single atoms of these valences.
+LINEAR = ["N#N", "[C-]#[O+]", "[N-]=[N+]=O", "[C-]#[NH+]", "C[N+](=O)[O-]", "[O-][N+](=O)O", "C[N-][N+]#N"]
 #: Groups that fall apart, or that no network should spend its weights on.
 UNWANTED = [
     Chem.MolFromSmarts(pattern)
@@ -65,19 +67,21 @@ def grown(molecule: Chem.Mol) -> Iterator[Chem.Mol]:
                 yield new
 
 
-def sensible(molecule: Chem.Mol) -> bool:
-    """Whether a molecule obeys its valences and has none of the unwanted groups."""
+def sensible(molecule: Chem.Mol, unusual: bool = False) -> bool:
+    """Whether a molecule obeys its valences and, if it shall be a usual one, has none of the unwanted groups."""
     try:
         Chem.SanitizeMol(molecule)
     except Chem.MolSanitizeException:
         return False
+    if unusual:
+        return True
     hetero = sum(atom.GetSymbol() != "C" for atom in molecule.GetAtoms())
     if molecule.GetNumHeavyAtoms() > 3 and 2 * hetero > molecule.GetNumHeavyAtoms() + 1:
         return False
     return not any(molecule.HasSubstructMatch(pattern) for pattern in UNWANTED)
 
 
-def enumerate_smiles(largest: int, limit: int, rng: random.Random) -> list[str]:
+def enumerate_smiles(largest: int, limit: int, rng: random.Random, unusual: bool = False) -> list[str]:
     """Return canonical SMILES of up to ``largest`` heavy atoms; of each size ``limit`` at most go on and are kept."""
     sizes = {n: set[str]() for n in range(1, largest + 1)}
     sizes[1] = {"C", "N", "O"}
@@ -87,7 +91,7 @@ def enumerate_smiles(largest: int, limit: int, rng: random.Random) -> list[str]:
         todo, sizes[n] = sorted(kept), kept
         while todo:
             for new in grown(Chem.MolFromSmiles(todo.pop())):
-                if not sensible(new):
+                if not sensible(new, unusual):
                     continue
                 smiles, size = Chem.MolToSmiles(new), new.GetNumHeavyAtoms()
                 if size == n and smiles not in kept and len(kept) < 2 * limit:
@@ -141,13 +145,16 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=7, help="heavy atoms of the molecules that are grown")
     parser.add_argument("--limit", type=int, default=500, help="molecules of each size")
     parser.add_argument("--pairs", type=int, default=600, help="pairs of small molecules")
+    parser.add_argument(
+        "--unusual", action="store_true", help="also what falls apart easily, and nothing of molecules.smi"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
     rng = random.Random(args.seed)
-    named = (Path(__file__).parent / "molecules.smi").read_text().split()
+    named = LINEAR if args.unusual else (Path(__file__).parent / "molecules.smi").read_text().split()
     listed = {Chem.MolToSmiles(Chem.MolFromSmiles(smiles)): None for smiles in named}
-    smiles = list(dict.fromkeys([*enumerate_smiles(args.largest, args.limit, rng), *listed]))
+    smiles = list(dict.fromkeys([*enumerate_smiles(args.largest, args.limit, rng, args.unusual), *listed]))
     frames = [Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], info={"smiles": "[H][H]", "conformer": 0})]
     for text in tqdm(smiles, unit="molecule"):
         heavy = Chem.MolFromSmiles(text).GetNumHeavyAtoms()
