@@ -63,7 +63,7 @@ PEERS = PEER_GROUPS["TorchANI"]
 SCHNETPACK = PEER_GROUPS["SchNetPack"]
 #: anipot's own calculator in ASE, and how many conformers there are for each that peers are given.
 ONE_BY_ONE = "one_by_one"
-PEER_PART = 25
+PEER_PART = 40
 #: Systems where the shared folder is, and the like of them made from a seed where it is not.
 SYSTEMS = {
     "benzene": "built_benzene",
@@ -596,7 +596,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has TorchANI 2.9 and others")
     parser.add_argument("--schnetpack", type=Path, help="folder that holds the package schnetpack, if not installed")
     parser.add_argument("--systems", type=words, help="instead of the usual ones; built_water30 and the like also")
-    parser.add_argument("--conformers", type=int, help="of optimize (1000; 50 with --quick); peers take one of 25")
+    parser.add_argument("--conformers", type=int, help="of optimize (1000; 50 with --quick); peers take one of 40")
     parser.add_argument("--budget", type=float, help="seconds of one measurement (0.5; 0.2 with --quick)")
     parser.add_argument("--markdown", action="store_true", help="print tables for docs/performance.md")
     parser.add_argument("--show", type=Path, help="print the tables of an earlier run and measure nothing")
