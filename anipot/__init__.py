@@ -51,7 +51,14 @@ from anipot.terms import D3, ZBL, Coulomb
 from anipot.vibrations import VibrationalAnalysis, vibrational_analysis
 
 if TYPE_CHECKING:
-    from anipot.optimization import Optimized, optimize
+    from anipot.optimization import (
+        Optimized,
+        ReactionPath,
+        TransitionState,
+        optimize,
+        reaction_path,
+        transition_state,
+    )
     from anipot.spectroscopy import NormalModes, Phonons, normal_modes, phonons
     from anipot.study import Study
 
@@ -60,7 +67,8 @@ __version__ = "0.1.0"
 #: Imported when they are first used, as they bring ASE along.
 _LATER = {
     **dict.fromkeys(("NormalModes", "Phonons", "normal_modes", "phonons"), "spectroscopy"),
-    **dict.fromkeys(("Optimized", "optimize"), "optimization"),
+    **dict.fromkeys(("Optimized", "ReactionPath", "TransitionState"), "optimization"),
+    **dict.fromkeys(("optimize", "reaction_path", "transition_state"), "optimization"),
     "Study": "study",
 }
 
@@ -94,6 +102,7 @@ __all__ = [
     "Phonons",
     "Polarizability",
     "Potential",
+    "ReactionPath",
     "ScSchNet",
     "SchNet",
     "Sequential",
@@ -105,6 +114,7 @@ __all__ = [
     "SpeciesEnergies",
     "SpeciesFeatures",
     "Study",
+    "TransitionState",
     "VibrationalAnalysis",
     "atomic_polar_tensors",
     "backends",
@@ -115,8 +125,10 @@ __all__ = [
     "optimize",
     "pad",
     "phonons",
+    "reaction_path",
     "reference_path",
     "single_point",
+    "transition_state",
     "units",
     "vibrational_analysis",
     "wACSF",

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from ase.build import molecule
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -168,3 +170,34 @@ def test_built_systems_have_the_density_and_formula_of_their_names(worker: Modul
     alkane = worker.structure("built_alkane56")
     assert (sorted(alkane.numbers).count(6), sorted(alkane.numbers).count(1)) == (18, 38)
     assert worker.data_set("built_batch")["Z"].min() == -1
+
+
+def test_conformers_are_relaxed_and_their_minima_compared(worker: ModuleType, tmp_path: Path) -> None:
+    """Two molecules, by one batch and one by one; an end that lies in another minimum is counted as such."""
+    import anipot
+
+    frames = [molecule(name) for name in ("HCOOH", "H2O")]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+    Z, X = np.full((2, 5), -1), np.zeros((2, 5, 3))
+    for row, atoms in enumerate(frames):
+        Z[row, : len(atoms)], X[row, : len(atoms)] = atoms.numbers, atoms.positions
+    file, model = str(tmp_path / "two.npz"), anipot.load().double()
+    np.savez(file, Z=Z, X=X)
+    conformers, told = worker.conformers, {}
+    for who, relax in (("anipot", conformers.by_anipot(model)), ("one_by_one", conformers.by_ase(model.ase()))):
+        call = conformers.Relaxation(relax, file, 2, who)
+        call()
+        told[who] = call.told
+        assert call.told["gave_up"] == 0
+        assert 0 < call.told["steps"] < 60
+    ends = {who: one["ends"] for who, one in told.items()}
+    found = conformers.minima(model, file, ends)
+    assert found["anipot"]["same"] == found["anipot"]["conformers"] == 2
+    moved = np.load(ends["anipot"])["X"]
+    turned = frames[0].copy()
+    turned.set_dihedral(3, 0, 1, 2, 180 + turned.get_dihedral(3, 0, 1, 2), indices=[3])  # the other acid
+    moved[0] = turned.positions
+    np.savez(ends["anipot"], X=moved)
+    found = conformers.minima(model, file, ends)["anipot"]
+    assert (found["same"], found["lower"] + found["higher"]) == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -49,7 +50,7 @@ def skip_without_data(example: Path) -> None:
 
 def test_examples_are_found():
     assert len(SCRIPTS) >= 5
-    assert NOTEBOOKS
+    assert len(NOTEBOOKS) >= 6
 
 
 @pytest.mark.parametrize("example", SCRIPTS, ids=lambda path: path.stem)
@@ -67,6 +68,25 @@ def test_script(example, tmp_path, cache_folder, monkeypatch):
 def test_notebook(example, tmp_path, cache_folder, monkeypatch):
     use_weights(monkeypatch, cache_folder)
     skip_without_weights(example)
+    if "radial_distribution" in example.read_text("utf-8"):
+        pytest.importorskip("MDAnalysis")
     # A pytest of its own, without the settings of this one: nbmake is a plugin that collects notebooks.
     options = ["-c", os.devnull, "--rootdir", str(example.parent), "-p", "no:cacheprovider", "-q"]
     run([sys.executable, "-m", "pytest", *options, "--nbmake", "--nbmake-timeout=200", str(example)], tmp_path)
+
+
+@pytest.mark.parametrize("example", NOTEBOOKS, ids=lambda path: path.stem)
+def test_page_of_a_notebook(example):
+    """The page in docs/notebooks holds every cell of the notebook as it is, and its pictures are there."""
+    page = ROOT / "docs" / "notebooks" / f"{example.stem}.md"
+    text = page.read_text("utf-8")
+    place = 0
+    for cell in json.loads(example.read_text("utf-8"))["cells"]:
+        assert not cell.get("outputs"), "notebooks are kept without their outputs; the pages have them"
+        source = "".join(cell["source"]).replace("](../docs/", "](../")
+        found = text.find(source, place)
+        assert found >= 0, f"{page.name} is older than the notebook: python tools/render_notebooks.py {example.stem}"
+        place = found + len(source)
+    pictures = re.findall(r"!\[png\]\(([^)]+)\)", text)
+    assert pictures
+    assert all((page.parent / picture).is_file() for picture in pictures)

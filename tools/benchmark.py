@@ -6,7 +6,7 @@
     python tools/benchmark.py --show FILE.json [--markdown]
 
 Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, hessian_batch, training,
-training_epoch, startup, scaling, busy.
+training_epoch, startup, scaling, busy, and optimize, which needs RDKit and is explained in benchmark_conformers.py.
 With SchNetPack 2.2 and the SchNet of PyTorch Geometric: message_passing, message_passing_training,
 message_passing_memory. Without a peer: symmetry_functions. ``--quick`` takes a few of them, below two minutes. Systems
 and weights come from $ANIPOT_SHARED, by default ../shared; without it systems are made from a seed and have names of
@@ -61,6 +61,9 @@ PEER_ENVIRONMENT = {
 PEER_GROUPS = {"TorchANI": ("best", "default"), "SchNetPack": ("eager", "scripted"), "PyG": ("pyg",)}
 PEERS = PEER_GROUPS["TorchANI"]
 SCHNETPACK = PEER_GROUPS["SchNetPack"]
+#: anipot's own calculator in ASE, and how many conformers there are for each that peers are given.
+ONE_BY_ONE = "one_by_one"
+PEER_PART = 25
 #: Systems where the shared folder is, and the like of them made from a seed where it is not.
 SYSTEMS = {
     "benzene": "built_benzene",
@@ -87,7 +90,7 @@ NAMES = (
         "scaling",
         "busy",
     ),
-    *("message_passing", "message_passing_training", "message_passing_memory", "symmetry_functions"),
+    *("message_passing", "message_passing_training", "message_passing_memory", "symmetry_functions", "optimize"),
 )
 QUICK_NAMES = ("energy_forces", "ase_md", "batch", "training", "scaling", "message_passing")
 #: TorchANI is not asked for more atoms than this, nor is SchNetPack for more than that.
@@ -288,6 +291,21 @@ class Plan:
                 args = {"system": system, "kind": kind, "dtype": "float32"}
                 yield Case("symmetry_functions", f"{label} {system}", "symmetry_functions", args, threads, ("anipot",))
 
+    def optimize(self, threads: int) -> Iterator[Case]:
+        import benchmark_conformers
+
+        file = Path(tempfile.gettempdir()) / f"conformers-{os.getpid()}.npz"
+        if not file.exists():
+            benchmark_conformers.write(file)
+        count, part = self.options.conformers, max(1, self.options.conformers // PEER_PART)
+        for model, members in (("ani2x", 8), ("ani2x", 1)):
+            args = {"file": str(file), "count": count, "part": part, "model": model, "members": members}
+            args |= {"dtype": "float32"}
+            label = f"{model}{' ensemble' if members > 1 else '[0]'}, {count} conformers"
+            sampling = {"warm": 0, "at_least": 1, "at_most": 1}
+            who = ("anipot", ONE_BY_ONE, *PEERS)
+            yield Case("optimize", label, "optimize", args, threads, who, sampling, items=1)
+
     def busy(self, threads: int) -> Iterator[Case]:
         if threads != self.options.threads[-1]:
             return  # two threads whatever was asked for, so once is enough
@@ -381,19 +399,20 @@ class Pool:
         self.workers: dict[tuple[Any, ...], WorkerProcess] = {}
 
     def ask(self, case: Case, configuration: str, sampling: dict[str, Any]) -> dict[str, Any]:
-        library = "anipot" if configuration == "busy" else configuration
+        library = "anipot" if configuration in ("busy", ONE_BY_ONE) else configuration
+        task = f"{case.task}_{ONE_BY_ONE}" if configuration == ONE_BY_ONE else case.task
         if case.fresh:
             worker = self.start(library, case.threads, tuned=case.tuned)
             try:
-                return worker.ask(case.task, case.args, sampling)
+                return worker.ask(task, case.args, sampling)
             finally:
                 worker.end()
         cores = two_cores() if case.name == "busy" else None
         worker = self.worker(library, case.threads, cores)
         if configuration != "busy":
-            return worker.ask(case.task, case.args, sampling)
+            return worker.ask(task, case.args, sampling)
         with spinning(cores):
-            return worker.ask(case.task, case.args, sampling)
+            return worker.ask(task, case.args, sampling)
 
     def worker(self, library: str, threads: int, cores: set[int] | None = None) -> WorkerProcess:
         key = library, threads, cores is not None
@@ -459,6 +478,16 @@ def measure(case: Case, result: dict[str, Any], pool: Pool, rounds: int, budget:
             result["weights"][configuration] = answer.get("weights")
             if "loader_ms" in answer:
                 result.setdefault("loader_ms", []).append(round(answer["loader_ms"], 3))
+            if answer.get("told"):
+                result.setdefault("told", {})[configuration] = answer["told"]
+
+
+def add_minima(case: Case, result: dict[str, Any], pool: Pool) -> None:
+    """Add how many conformers end in the minimum that they reach one by one."""
+    ends = {who: told["ends"] for who, told in result.get("told", {}).items()}
+    if ONE_BY_ONE in ends:
+        args = {key: case.args[key] for key in ("file", "model", "members", "dtype")}
+        result["minima"] = pool.worker("anipot", case.threads).ask("minima", {"ends": ends, **args})
 
 
 def add_operations(case: Case, result: dict[str, Any], pool: Pool, rates: dict[str, float]) -> None:
@@ -567,6 +596,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has TorchANI 2.9 and others")
     parser.add_argument("--schnetpack", type=Path, help="folder that holds the package schnetpack, if not installed")
     parser.add_argument("--systems", type=words, help="instead of the usual ones; built_water30 and the like also")
+    parser.add_argument("--conformers", type=int, help="of optimize (1000; 50 with --quick); peers take one of 25")
     parser.add_argument("--budget", type=float, help="seconds of one measurement (0.5; 0.2 with --quick)")
     parser.add_argument("--markdown", action="store_true", help="print tables for docs/performance.md")
     parser.add_argument("--show", type=Path, help="print the tables of an earlier run and measure nothing")
@@ -575,6 +605,7 @@ def parse() -> argparse.Namespace:
     options.only = options.only or (QUICK_NAMES if options.quick else NAMES)
     options.threads = options.threads or sorted({min(2, cores)} if options.quick else {1, min(2, cores)})
     options.repeat = options.repeat or (2 if options.quick else 5)
+    options.conformers = options.conformers or (50 if options.quick else 1000)
     options.budget = options.budget or (0.2 if options.quick else 0.5)
     options.output = options.output or Path(f"benchmark-{datetime.now():%Y-%m-%d}.json")
     if unknown := set(options.only) - set(NAMES):
@@ -632,6 +663,8 @@ def run(options: argparse.Namespace, pool: Pool, report: dict[str, Any]) -> None
                     measure(case, result, pool, options.repeat, options.budget, bar)
                     if case.has_floor:
                         add_operations(case, result, pool, report["gflops"])
+                    if case.name == "optimize":
+                        add_minima(case, result, pool)
                 finally:
                     summarise(case, result)
     finally:

@@ -45,8 +45,18 @@ def remarks(result: dict[str, Any]) -> str:
         told.append("MiB: " + ", ".join(f"{who} {number(value)}" for who, value in result["peak_mib"].items()))
     if "p99_ms" in result:
         told.append("99 %: " + " → ".join(number(value) for value in result["p99_ms"].values()))
+    told += [f"{who}: {number(one['steps'])} steps" for who, one in result.get("told", {}).items()]
+    told += [minima(who, one) for who, one in result.get("minima", {}).items() if who in ("anipot", "best")]
     told += [f"{who} failed: {error.splitlines()[-1][:80]}" for who, error in result["errors"].items()]
     return ", ".join(told)
+
+
+def minima(who: str, found: dict[str, Any]) -> str:
+    """Return how many conformers reach the minimum that they reach one by one."""
+    return (
+        f"{who}: {found['same']} of {found['conformers']} in the same minimum, {found['lower']} in a lower and "
+        f"{found['higher']} in a higher one"
+    )
 
 
 def table(results: list[dict[str, Any]], peers: bool) -> str:
@@ -56,14 +66,20 @@ def table(results: list[dict[str, Any]], peers: bool) -> str:
         shown += ["best ms", "best / anipot", "default ms", "default / anipot"]
     busy = any(result["case"] == "busy" for result in results)
     pyg = any("pyg" in result.get("median_ms", {}) for result in results)
-    shown += ["PyG ms", "PyG / anipot"] * pyg
+    alone = any("one_by_one" in result.get("median_ms", {}) for result in results)
+    shown += ["PyG ms", "PyG / anipot"] * pyg + ["one by one ms", "one by one / anipot"] * alone
     shown += ["busy ms", "busy / alone"] * busy + ["remarks"]
     lines = [shown, ["---"] * len(shown)]
     for result in results:
         medians = result.get("median_ms", {})
         line = [result["case"], result["label"], str(result["threads"]), number(medians.get("anipot"))]
         line.append(number(result.get("over_floor")))
-        for who in (*(PEERS if peers else ()), *(("pyg",) if pyg else ()), *(("busy",) if busy else ())):
+        for who in (
+            *(PEERS if peers else ()),
+            *(("pyg",) if pyg else ()),
+            *(("one_by_one",) if alone else ()),
+            *(("busy",) if busy else ()),
+        ):
             line += [number(medians.get(who)), ratio(result, who)]
         lines.append([*line, remarks(result)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
@@ -79,6 +95,7 @@ COLUMNS = {
     "best ÷ anipot": lambda result: ratio(result, "best"),
     "default ÷ anipot": lambda result: ratio(result, "default"),
     "PyG ÷ anipot": lambda result: ratio(result, "pyg"),
+    "one by one ÷ anipot": lambda result: ratio(result, "one_by_one"),
     "busy ÷ alone": lambda result: ratio(result, "busy"),
     "per second": lambda result: number(result.get("per_second", {}).get("anipot")),
     "best, per second": lambda result: number(result.get("per_second", {}).get("best")),

@@ -28,6 +28,7 @@ from itertools import pairwise  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import benchmark_conformers as conformers  # noqa: E402
 import benchmark_epochs as epochs  # noqa: E402
 import benchmark_messages as messages  # noqa: E402
 from benchmark_systems import SHARED, Structure, batch, data_set, displaced, flat, padded, structure  # noqa: E402
@@ -281,6 +282,15 @@ class Anipot:
         species, coordinates = torch.tensor(numbers)[None], torch.tensor(positions, dtype=model.dtype)[None]
         return lambda: anipot.single_point(model, species, coordinates, hessian=True)
 
+    def optimize(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
+        return conformers.Relaxation(conformers.by_anipot(self.model(**which)), file, count, "anipot")
+
+    def optimize_one_by_one(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
+        return conformers.Relaxation(conformers.by_ase(self.model(**which).ase()), file, count, "one_by_one")
+
+    def minima(self, file: str, ends: dict[str, str], **which: Any) -> dict[str, Any]:
+        return conformers.minima(self.model(**which | {"dtype": "float64"}), file, ends)
+
     def hessian_batch(self, system: str, copies: int, **which: Any) -> Callable[[], Any]:
         import torch
 
@@ -483,6 +493,14 @@ class TorchANI:
 
         return call
 
+    def optimize(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
+        neighbors = "adaptive" if self.best else "all_pairs"
+        infer = self.best and which["members"] > 1
+        model = self.model(**which, neighbors=neighbors, infer=infer, script=False)
+        calculator = model.ase(jit=self.best)  # which scripts the model itself
+        who = "best" if self.best else "default"
+        return conformers.Relaxation(conformers.by_ase(calculator), file, part, who)
+
     def training(self, data: str, forces: bool) -> Callable[[], Any]:
         import torch
 
@@ -627,6 +645,8 @@ class Worker:
             return {"peak_mib": peak_mib(), "weights": self.library.weights} | found
         if task == "count":
             return count(args["task"], args["args"])
+        if task == "minima":
+            return self.library.minima(**args)
         return self._timed(task, args, request["sampling"])
 
     def _timed(self, task: str, args: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
@@ -638,10 +658,13 @@ class Worker:
             self.prepared = None  # its memory goes before that of the next task comes
             self.prepared = key, getattr(self.library, task)(**args)
             warm = 6  # scripted models are compiled during the first calls
+        warm = sampling.pop("warm", warm)
         if getattr(self.library, "scripted", False):
             sampling.pop("warm_least", None)
-        samples = sample(self.prepared[1], warm=warm, **sampling)
-        return {"samples": samples, "peak_mib": peak_mib(), "weights": self.library.weights}
+        call = self.prepared[1]
+        samples = [value / getattr(call, "items", 1) for value in sample(call, warm=warm, **sampling)]
+        told = {"samples": samples, "peak_mib": peak_mib(), "weights": self.library.weights}
+        return told | {"told": getattr(call, "told", {})}
 
 
 def main() -> None:

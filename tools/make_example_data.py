@@ -1,12 +1,16 @@
 """Write the structures in examples/data. Run from the root of the repository: python tools/make_example_data.py
 
 Molecules are the G2 geometries that ASE carries. The water box is put together here from a seed and relaxed with
-ANI-1x until no force is large, so that dynamics can start from it.
+ANI-1x until no force is large, so that dynamics can start from it. Conformers of ibuprofen are those of RDKit, as it
+leaves them; dipoles of methanol are those of GFN2-xTB by tblite. Names of files limit what is written:
+python tools/make_example_data.py ibuprofen.xyz
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.io import write
@@ -39,19 +43,68 @@ def clean(atoms: Atoms) -> Atoms:
     return Atoms(atoms.numbers, atoms.positions.round(5), cell=atoms.cell.array.round(5), pbc=atoms.pbc)
 
 
-def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write(FOLDER / "ethanol.xyz", clean(molecule("CH3CH2OH")), columns=["symbols", "positions"])
+def ethanol(file: Path) -> None:
+    """Write one molecule."""
+    write(file, clean(molecule("CH3CH2OH")), columns=["symbols", "positions"])
+
+
+def molecules(file: Path) -> None:
+    """Write several molecules with their names."""
     frames = [clean(molecule(name)) for name in MOLECULES]
     for name, frame in zip(MOLECULES, frames, strict=True):
         frame.info["name"] = name
-    write(FOLDER / "molecules.xyz", frames, columns=["symbols", "positions"])
+    write(file, frames, columns=["symbols", "positions"])
 
+
+def water27(file: Path) -> None:
+    """Write a box of water from which dynamics can start."""
     box = water_box(per_axis=3, density=0.997)
     box.calc = anipot.load("ani1x").ase()
     FIRE(box, logfile=None).run(fmax=0.3, steps=400)
-    write(FOLDER / "water27.xyz", clean(box), columns=["symbols", "positions"])
+    write(file, clean(box), columns=["symbols", "positions"])
+
+
+def ibuprofen(file: Path) -> None:
+    """Write 40 conformers by ETKDG (doi:10.1021/acs.jcim.5b00654), not relaxed."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    made = Chem.AddHs(Chem.MolFromSmiles("CC(C)Cc1ccc(cc1)C(C)C(=O)O"))
+    options = AllChem.ETKDGv3()
+    options.randomSeed = SEED
+    AllChem.EmbedMultipleConfs(made, 40, options)
+    symbols = [atom.GetSymbol() for atom in made.GetAtoms()]
+    frames = [clean(Atoms(symbols, conformer.GetPositions())) for conformer in made.GetConformers()]
+    write(file, frames, columns=["symbols", "positions"])
+
+
+def methanol_dipoles(file: Path) -> None:
+    """Write 200 geometries around the minimum, 100 to 1500 K, with GFN2-xTB dipoles (doi:10.1021/acs.jctc.8b01176)."""
+    from tblite.ase import TBLite
+
+    from anipot.sampling import conformers, normal_modes
+
+    model = anipot.load(dtype=torch.float64)
+    relaxed = anipot.optimize(molecule("CH3OH"), model, fmax=1e-4)[0].atoms
+    modes = normal_modes(model, relaxed.numbers, relaxed.positions)
+    frames = []
+    for positions in conformers(modes, 200, (100, 1500), np.random.default_rng(SEED))[0]:
+        atoms = clean(Atoms(relaxed.numbers, positions))
+        atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+        dipole = atoms.get_dipole_moment().round(6)  # e·Å
+        atoms.calc = None
+        atoms.info["dipole"] = dipole
+        frames.append(atoms)
+    write(file, frames, columns=["symbols", "positions"])
+
+
+def main(names: list[str]) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for make in (ethanol, molecules, water27, ibuprofen, methanol_dipoles):
+        file = FOLDER / f"{make.__name__}.xyz"
+        if not names or file.name in names:
+            make(file)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

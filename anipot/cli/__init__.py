@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from anipot.cli import data, doctor, evaluate, export, join, label, md, opt, sample, sp, spectrum, train, vib, zoo
+from anipot.cli import data, doctor, evaluate, export, join, label, md, neb, opt, sample, sp, spectrum, train, vib, zoo
 from anipot.cli.errors import UsageError
 
 
@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anipot", description="Energies, forces and dynamics with ANI potentials.")
     parser.add_argument("--version", action="version", version=f"anipot {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (sp, opt, vib, md, spectrum, train, evaluate, export, data, sample, label, join, zoo, doctor):
+    computing = (sp, opt, neb, vib, md, spectrum)
+    for module in (*computing, train, evaluate, export, data, sample, label, join, zoo, doctor):
         module.add_parser(commands)
     info = commands.add_parser("info", help="what is known about a model")
     info.add_argument("model", metavar="MODEL", help="name of a model or path of a file")

@@ -70,7 +70,8 @@ class Run:
         if done:
             values.forces[done] = 0.0  # no NaN may meet what is kept
         if self.metric is not None:
-            self.metric.refresh(batch.numbers, batch.free, values.coordinates, values.cell, batch.pbc)
+            now = (values.forces, values.coordinates, values.cell)
+            self.metric.refresh(batch.numbers, batch.free, *now, batch.pbc)
         batch.move(self.optimizer.step(batch.x, values.energies, values.forces))
         if self.optimizer.stuck.any():
             done += [row for row in self.optimizer.stuck.nonzero()[:, 0].tolist() if self._give_up(row, values)]

@@ -67,7 +67,7 @@ class LBFGS:
         self.metric, self.max_step = metric, max_step
         self.base, self.gradient = torch.zeros_like(x), torch.zeros_like(x)
         self.energy = x.new_full((rows,), torch.inf)
-        self.moves, self.changes = x.new_zeros(memory, rows, width, 3), x.new_zeros(memory, rows, width, 3)
+        self.moves, self.changes = x.new_zeros(memory, rows, 3 * width), x.new_zeros(memory, rows, 3 * width)
         self.rho = x.new_zeros(memory, rows)  # 0 for steps that are not remembered
         self.radius = x.new_full((rows,), max_step)
         self.known = torch.zeros(rows, dtype=torch.bool, device=x.device)
@@ -90,7 +90,7 @@ class LBFGS:
         if (radius < SHORTEST).any():
             self._restart(radius < SHORTEST)
         step = -self._solve()
-        up = (step * self.gradient).sum((1, 2)) >= 0  # rounding has spoilt the memory
+        up = (step * self.gradient).sum((1, 2)) > 0  # rounding has spoilt the memory
         if up.any():
             self.rho[:, up] = 0.0
             step = -self._solve()
@@ -110,23 +110,23 @@ class LBFGS:
         usable = self.known & (curvature > enough)
         if self.taken or usable.any():
             place = self.taken % len(self.rho)
-            self.moves[place], self.changes[place] = move, change
+            self.moves[place], self.changes[place] = move.flatten(1), change.flatten(1)
             self.rho[place] = torch.where(usable, 1 / curvature, 0.0)
             self.taken += 1
 
     def _solve(self) -> Tensor:
         """Return H⁻¹ g by the two loops over the steps that are remembered."""
-        q, newest_first = self.gradient.clone(), [(self.taken - 1 - i) % len(self.rho) for i in range(self._filled)]
+        q, newest_first = self.gradient.flatten(1), [(self.taken - 1 - i) % len(self.rho) for i in range(self._filled)]
+        steps = [(self.moves[i], self.changes[i], self.rho[i]) for i in newest_first]
         weights = []
-        for i in newest_first:
-            weight = self.rho[i] * _dot(self.moves[i], q)
-            q.addcmul_(self.changes[i], weight[:, None, None], value=-1)
+        for move, change, rho in steps:
+            weight = (torch.linalg.vecdot(move, q) * rho)[:, None]
+            q = torch.addcmul(q, change, weight, value=-1)
             weights.append(weight)
-        q = self.metric.solve(q)
-        for i, weight in zip(reversed(newest_first), reversed(weights), strict=True):
-            weight = weight - self.rho[i] * _dot(self.changes[i], q)
-            q.addcmul_(self.moves[i], weight[:, None, None])
-        return q
+        q = self.metric.solve(q.view(self.gradient.shape)).flatten(1)
+        for (move, change, rho), weight in zip(reversed(steps), reversed(weights), strict=True):
+            q = torch.addcmul(q, move, weight - (torch.linalg.vecdot(change, q) * rho)[:, None])
+        return q.view(self.gradient.shape)
 
     @property
     def _filled(self) -> int:
@@ -147,14 +147,10 @@ class LBFGS:
         """Go on with some rows of the batch, and with the first places of each."""
         self.metric.keep(rows, width)
         self.base, self.gradient = self.base[rows, :width], self.gradient[rows, :width]
-        self.moves, self.changes = self.moves[:, rows, :width], self.changes[:, rows, :width]
+        self.moves, self.changes = self.moves[:, rows, : 3 * width], self.changes[:, rows, : 3 * width]
         self.rho = self.rho[:, rows]
         self.energy, self.radius = self.energy[rows], self.radius[rows]
         self.known, self.restarted, self.stuck = self.known[rows], self.restarted[rows], self.stuck[rows]
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
 
 
 def _longest(step: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ _TABLES = (EXPONENTS, DISTANCES)
 
 def _add(blocks: Tensor, num_atoms: int, atoms: Tensor, rows: Tensor, constants: Tensor) -> None:
     """Add Σ k b bᵀ, with rows b (R, M, 3) over M atoms (R, M) of one molecule each."""
-    outer = (constants[:, None, None] * rows)[:, :, None, :, None] * rows[:, None, :, None, :]  # (R, M, M, 3, 3)
+    scaled = rows * constants.sqrt()[:, None, None]
+    outer = torch.einsum("rmi,rnj->rmnij", scaled, scaled)
     where = atoms[:, :, None] * num_atoms + (atoms % num_atoms)[:, None, :]
     blocks.index_add_(0, where.flatten(), outer.flatten(0, 2))
 

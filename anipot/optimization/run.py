@@ -21,7 +21,7 @@ from anipot.optimization.result import Optimized
 from anipot.units import HARTREE_TO_EV
 
 #: Atoms that are computed at a time on a CPU, whose caches they should fit in, and on other devices.
-BATCH_ATOMS, BATCH_ATOMS_ELSEWHERE = 2048, 65536
+BATCH_ATOMS, BATCH_ATOMS_ELSEWHERE = 4096, 65536
 #: eV/Å³ in GPa.
 GPA = 160.21766208
 
@@ -36,7 +36,7 @@ def optimize(
     cell: bool = False,
     pressure: float = 0.0,
     precondition: bool | None = None,
-    memory: int = 50,
+    memory: int = 30,
     batch_size: int | None = None,
     path: bool = False,
     progress: bool = False,
@@ -70,7 +70,7 @@ def optimize(
     memory
         Steps that L-BFGS remembers.
     batch_size
-        Systems computed at a time; by default as many as have 2048 atoms together on a CPU, 65536 elsewhere.
+        Systems computed at a time; by default as many as have 4096 atoms together on a CPU, 65536 elsewhere.
     path
         Whether to keep every geometry.
     progress
@@ -95,7 +95,7 @@ def optimize(
     >>> [one.converged for one in found], found[1].atoms.get_chemical_formula()
     ([True, True], 'CH4O')
     """
-    potential = _potential(model)
+    potential = potential_of(model)
     _check_options(method, fmax, steps, memory, batch_size)
     frames = frames_of(systems)
     check_frames(frames, potential, cell)
@@ -132,7 +132,7 @@ def _optimizer(
     return LBFGS(batch.x, metric or Uniform(), memory), metric
 
 
-def _potential(model: torch.nn.Module | str) -> Any:
+def potential_of(model: torch.nn.Module | str) -> Any:
     if isinstance(model, str):
         from anipot.models import load
 
