@@ -57,3 +57,12 @@ def test_the_table_holds_what_is_there(tmp_path):
         "| A, N = 5 | 1.23 / 20 | 7 |",
         "| B | – | – |",
     ]
+
+
+def test_curves_are_drawn(tmp_path):
+    content = {"rows": {"A, N = 5": None, "A, N = 50": None}, "table": {"energies, meV": ["test|energies|mae"]}}
+    for size, error in (("5", 2.0), ("50", 1.0)):
+        (tmp_path / f"a_n_{size}").mkdir()
+        (tmp_path / f"a_n_{size}" / "results.json").write_text(json.dumps({"test": {"energies": {"mae": error}}}))
+    study.draw_curves(content, tmp_path, tmp_path / "curves.svg")
+    assert "mean absolute error, energies, meV" in (tmp_path / "curves.svg").read_text()

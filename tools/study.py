@@ -1,12 +1,13 @@
 """Trains the models of a table in docs/results, and prints the table.
 
-    python tools/study.py FILE.yaml [ROW ...] [--runs FOLDER] [--show]
+    python tools/study.py FILE.yaml [ROW ...] [--runs FOLDER] [--show] [--curves FILE.svg]
 
 A study is a YAML file: ``common`` holds settings of ``anipot train``, ``rows`` what is different in each row, by its
 name. ``$NAME`` in strings is a variable of the environment, ANIPOT_SHARED for the folder of data. Each row is a run of
 ``anipot train`` in FOLDER/STUDY/ROW, by default in ``runs``, which goes on where it was interrupted; a row that is done
 is not trained again. ``--show`` prints the table of what is there. Without names all rows are trained, one after the
-other; rows may be trained side by side by several of these commands.
+other; rows may be trained side by side by several of these commands. ``--curves`` draws learning curves of rows that
+are called "NAME, N = 500".
 
 ``table`` lists the columns: a heading, and the places of its numbers in results.json, such as test|forces|meV/Å|mae.
 """
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument("--curves", type=Path, metavar="FILE.svg")
     args = parser.parse_args()
     study = expanded(yaml.safe_load(args.study.read_text(encoding="utf-8")))
     folder = args.runs / args.study.stem
@@ -42,6 +44,8 @@ def main() -> None:
         for row in args.rows or study["rows"]:
             run(merged(study["common"], study["rows"][row] or {}), folder / name_of(row))
     print(table(study, folder))
+    if args.curves:
+        draw_curves(study, folder, args.curves)
 
 
 def expanded(value: Any) -> Any:
@@ -114,6 +118,31 @@ def numbers(results: dict[str, Any], places: str | list[str]) -> str:
             value = value.get(key) if isinstance(value, dict) else None
         found.append(f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value))
     return " / ".join(found)
+
+
+def draw_curves(study: dict[str, Any], folder: Path, file: Path) -> None:
+    """Draw the first number of each column of errors over the number of structures."""
+    from matplotlib.figure import Figure
+
+    headings = [heading for heading, places in study["table"].items() if isinstance(places, list)]
+    axes = Figure(figsize=(4 * len(headings), 3.4), layout="constrained").subplots(1, len(headings), squeeze=False)[0]
+    for heading, ax in zip(headings, axes, strict=True):
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for row in study["rows"]:
+            results = json.loads((folder / name_of(row) / "results.json").read_text())
+            name, size = row.split(", N = ")
+            curves.setdefault(name, []).append((int(size), float(numbers(results, study["table"][heading][0]))))
+        for name, points in curves.items():
+            ax.plot(*zip(*points, strict=True), "o-", label=name)
+        ax.set(xscale="log", yscale="log", xlabel="structures in the training")
+        ax.set_ylabel(f"mean absolute error, {heading}")
+        sizes = sorted({size for points in curves.values() for size, _ in points})
+        ax.set_xticks(sizes, map(str, sizes), minor=False)
+        ax.xaxis.set_minor_formatter("")
+        for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            formatter("{x:g}")
+        ax.legend()
+    axes[0].figure.savefig(file)
 
 
 if __name__ == "__main__":
