@@ -44,7 +44,8 @@ class FeatureCache:
 
     Examples
     --------
-    >>>     >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
+    >>> import numpy as np
+    >>> from anipot import AEVComputer, ANIModel, AtomicNetwork, CELU, EnergyShifter, Potential
     >>> from anipot.data import AtomsDataset
     >>> aev = AEVComputer.like_1x(2)
     >>> networks = [AtomicNetwork((aev.num_features, 16, 1), CELU(0.1)) for _ in range(2)]
