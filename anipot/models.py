@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from anipot.derivatives import as_potential
+
 if TYPE_CHECKING:
     from anipot.potential import Potential
 
@@ -65,6 +67,11 @@ def load(
     if isinstance(name_or_path, str) and not _is_path(name_or_path):
         return zoo.load(name_or_path, model_index, **options)
     return zoo.load_path(name_or_path, model_index, **options)
+
+
+def potential_of(model: torch.nn.Module | str) -> Potential:
+    """Return a model as a ``Potential``: a name or path is loaded, a ``Sequential`` seen as its parts."""
+    return load(model) if isinstance(model, str) else as_potential(model)
 
 
 def ANI1x(

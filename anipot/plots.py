@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def _axes(ax: Axes | None) -> Any:
+def axes_or_new(ax: Axes | None) -> Any:
+    """Return the axes, or those of a new figure where there are none.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
     if ax is not None:
         return ax
     try:
@@ -46,7 +53,7 @@ def plot_contributions(runs: Any, steps: Sequence[float] | None = None, ax: Axes
         raise ValueError(f"runs must have shape (steps, layers) or (runs, steps, layers), got {values.shape}")
     values = values[None] if values.ndim == 2 else values
     x = np.arange(values.shape[1]) if steps is None else np.asarray(steps)
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     mean, std = values.mean(0), values.std(0)
     for layer in range(values.shape[2]):
         (line,) = ax.plot(x, mean[:, layer], label="embedding" if layer == 0 else f"interaction {layer}")
@@ -78,7 +85,7 @@ def plot_parity(reference: Any, predicted: Any, label: str, unit: str, ax: Axes 
     x, y = (np.asarray(values, dtype=float).ravel() for values in (reference, predicted))
     if x.shape != y.shape or not x.size:
         raise ValueError(f"reference and predicted must have one size above 0, got {x.size} and {y.size}")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ends = min(x.min(), y.min()), max(x.max(), y.max())
     ax.plot(ends, ends, color="0.6", linewidth=1)
     ax.plot(x, y, ".", markersize=3, alpha=0.6)

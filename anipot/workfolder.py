@@ -84,9 +84,7 @@ class WorkFolder:
     def write_results(self, values: dict[str, Any], name: str = "results.json") -> None:
         """Write numbers, strings and lists as JSON; NaN and infinite numbers become null."""
         text = json.dumps(_plain(values), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary = self / f".{name}"
-        temporary.write_text(text + "\n")
-        os.replace(temporary, self / name)
+        write_atomically(str(self / name), lambda path: Path(path).write_text(text + "\n"))
 
     def save_picture(self, name: str, axes: Any) -> None:
         """Write the figure of some axes as PNG and SVG.
@@ -105,7 +103,7 @@ class WorkFolder:
             axes.figure.savefig(self / f"{name}.{ending}", dpi=150)
 
 
-def write_atomically(path: str, write: Callable[[str], None]) -> None:
+def write_atomically(path: str, write: Callable[[str], object]) -> None:
     """Write to a file beside ``path``, then put it in place; an interrupted write leaves nothing behind."""
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
@@ -121,7 +119,7 @@ def write_atomically(path: str, write: Callable[[str], None]) -> None:
 def can_draw() -> bool:
     """Whether matplotlib is there: without it, commands leave numbers only, and say so."""
     try:
-        plots._axes(None)
+        plots.axes_or_new(None)
     except ImportError:
         return False
     return True

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from anipot.cli.common import (
@@ -72,15 +71,9 @@ def run(args: argparse.Namespace) -> int:
     values = {"model": model.name, "frames": records}
     folder.write_results(values)
     if args.output is not None:
-        text = (folder / "results.json").read_text()
-        write_atomically(args.output, lambda path: _write(path, text))
+        write_atomically(args.output, lambda path: shutil.copyfile(folder / "results.json", path))
     print(f"more in {folder.path}")
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    json.loads(text)
-    Path(path).write_text(text)
 
 
 def _frames(args: argparse.Namespace, model: Any) -> tuple[list[Place], list[Any]]:

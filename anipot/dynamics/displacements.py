@@ -13,7 +13,7 @@ from anipot.dynamics.correlation import Array
 from anipot.dynamics.liquid import atoms_of, mdanalysis
 from anipot.dynamics.temperature import BOLTZMANN
 from anipot.dynamics.trajectory import Trajectory
-from anipot.plots import _axes
+from anipot.plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ class Diffusion:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw displacements and the fitted line; needs matplotlib."""
-        ax = _axes(ax)
+        ax = axes_or_new(ax)
         ax.plot(self.times, self.displacements)
         inside = (self.times >= self.fitted[0]) & (self.times <= self.fitted[1])
         slope, start = np.polyfit(self.times[inside], self.displacements[inside], 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anipot.dynamics.correlation import Array
 from anipot.dynamics.trajectory import Trajectory
-from anipot.plots import _axes
+from anipot.plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class RadialDistribution:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw g(r); needs matplotlib."""
-        ax = _axes(ax)
+        ax = axes_or_new(ax)
         ax.plot(self.distances, self.values, label="-".join(self.names))
         ax.axhline(1, color="0.7", linewidth=0.8)
         ax.set(xlabel="distance, Å", ylabel="g(r)")

@@ -17,6 +17,7 @@ from anipot.dynamics.integrators import integrator
 from anipot.dynamics.record import LOG, Record
 from anipot.dynamics.settings import Settings
 from anipot.dynamics.signals import progress_bar, stop_signals
+from anipot.models import potential_of
 from anipot.sampling.committee import check_committee, digest
 from anipot.sampling.dynamics import draw_momenta
 
@@ -96,8 +97,8 @@ class MolecularDynamics:
         self.interval, self.checkpoint_interval = interval, check_intervals(interval, checkpoint_interval)
         self.formats = tuple(formats)
         self._record = Record(self.folder, self.formats, guard, notice)
-        atoms.calc = model.ase() if hasattr(model, "ase") else _load(model).ase()
-        self.model = atoms.calc.model
+        self.model = potential_of(model)
+        atoms.calc = self.model.ase()
         if guard is not None:
             check_committee(self.model)
         self._rng = np.random.default_rng(seed)
@@ -241,9 +242,3 @@ def check_intervals(interval: int, checkpoint_interval: int | None = None) -> in
             f"got {interval} and {checkpoint_interval}"
         )
     return checkpoint_interval
-
-
-def _load(model: Any) -> Any:
-    from anipot.models import load
-
-    return load(model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from anipot.plots import _axes
+from anipot.plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ class DynamicsSpectrum:
 
     def plot(self, ax: Axes | None = None, label: str | None = None) -> Axes:
         """Draw the spectrum; needs matplotlib."""
-        ax = _axes(ax)
+        ax = axes_or_new(ax)
         ax.plot(self.wavenumbers, self.values, linewidth=1, label=label)
         ax.set(xlabel="wavenumber, cm$^{-1}$", ylabel=self.label)
         ax.margins(x=0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anipot.derivatives import as_potential, single_point
+from anipot.models import potential_of
 from anipot.structures import check_charge
 from anipot.units import HARTREE_TO_EV
 
@@ -66,11 +67,7 @@ class TorchSimModel(ModelInterface):
         if _reason is not None:
             raise ImportError("this needs TorchSim: pip install anipot[torchsim], with Python 3.12") from _reason
         super().__init__()
-        if isinstance(model, str):
-            from anipot.models import load
-
-            model = load(model)
-        self.model = as_potential(model)
+        self.model = potential_of(model)
         self._dtype, self._device = dtype, self.model.device
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
         self._memory_scales_with = "n_atoms_x_density"

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from anipot import plots
 from anipot.derivatives import single_point
+from anipot.models import potential_of
 from anipot.optimization.inputs import check_frames
-from anipot.optimization.run import optimize, potential_of
+from anipot.optimization.run import optimize
 from anipot.potential import Potential
 from anipot.units import HARTREE_TO_EV
 
@@ -83,7 +84,7 @@ class ReactionPath:
         """Plot energies along the path, with slopes that follow from the forces."""
         from ase.utils.forcecurve import fit_images
 
-        ax = plots._axes(ax)
+        ax = plots.axes_or_new(ax)
         fit = fit_images(self.images)
         ax.plot(fit.fit_path, fit.fit_energies, color="0.6", linewidth=1)
         ax.plot(fit.path, fit.energies, "o", markersize=4)

@@ -32,7 +32,7 @@ def plot_convergence(found: Sequence[Optimized], fmax: float | None = None, ax: 
     >>> len(ax.lines)
     2
     """
-    ax = plots._axes(ax)
+    ax = plots.axes_or_new(ax)
     alpha = max(0.1, min(1.0, 5 / max(1, len(found))))
     for one in found:
         ax.plot(one.forces_max, "-" if one.converged else "--", linewidth=1, alpha=alpha if one.converged else 1.0)

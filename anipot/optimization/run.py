@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from tqdm import tqdm
 
-from anipot.derivatives import as_potential
 from anipot.frames import Systems, frames_of
+from anipot.models import potential_of
 from anipot.optimization.advance import Run
 from anipot.optimization.batch import Batch
 from anipot.optimization.fire import FIRE
@@ -22,8 +21,6 @@ from anipot.units import HARTREE_TO_EV
 
 #: Atoms that are computed at a time on a CPU, whose caches they should fit in, and on other devices.
 BATCH_ATOMS, BATCH_ATOMS_ELSEWHERE = 4096, 65536
-#: eV/Å³ in GPa.
-GPA = 160.21766208
 
 
 def optimize(
@@ -101,7 +98,7 @@ def optimize(
     check_frames(frames, potential, cell)
     if not frames:
         return []
-    outside = pressure / GPA / HARTREE_TO_EV if cell else None
+    outside = pressure * units.GPa / HARTREE_TO_EV if cell else None
     order = sorted(range(len(frames)), key=lambda i: -len(frames[i]))
     most = batch_size or _batch_size(frames, potential.device)
     with torch.inference_mode(False), torch.no_grad():
@@ -130,14 +127,6 @@ def _optimizer(
         precondition = batch.cells is None and max(map(len, frames)) <= MOST_ATOMS
     metric = Preconditioner(batch.x, batch.lead) if precondition else None
     return LBFGS(batch.x, metric or Uniform(), memory), metric
-
-
-def potential_of(model: torch.nn.Module | str) -> Any:
-    if isinstance(model, str):
-        from anipot.models import load
-
-        return load(model)
-    return as_potential(model)
 
 
 def _check_options(method: str, fmax: float, steps: int, memory: int, batch_size: int | None) -> None:

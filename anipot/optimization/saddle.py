@@ -12,10 +12,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from anipot.frames import free_atoms
+from anipot.models import potential_of
 from anipot.optimization.inputs import check_frames
 from anipot.optimization.paths import compute
 from anipot.optimization.result import Optimized
-from anipot.optimization.run import optimize, potential_of
+from anipot.optimization.run import optimize
 from anipot.potential import Potential
 from anipot.units import HARTREE_TO_EV
 from anipot.vibrations import vibrational_analysis

@@ -13,8 +13,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anipot.derivatives import as_potential
 from anipot.frames import Systems, frames_of, free_atoms
+from anipot.models import potential_of
 from anipot.optimization import optimize as optimize_all
 from anipot.potential import Potential
 from anipot.spectroscopy.hessians import Batch, Derivatives, batches, curvatures, derivatives_of
@@ -103,7 +103,7 @@ def normal_modes(
     >>> len(water.frequencies), len(nitrogen.frequencies)
     (3, 1)
     """
-    potential = _potential(model)
+    potential = potential_of(model)
     frames = frames_of(systems)
     if members and len(potential) < 2:
         raise ValueError("members=True needs an ensemble, but this model has one member")
@@ -124,14 +124,6 @@ def normal_modes(
             found |= zip(batch.indices, _of_batch(potential, batch, here, dipole, members), strict=True)
             bar.update(len(here))
     return [_looked_at(i, found[i]) for i in range(len(frames))]
-
-
-def _potential(model: torch.nn.Module | str) -> Potential:
-    if isinstance(model, str):
-        from anipot.models import load
-
-        return load(model)
-    return as_potential(model)
 
 
 def _one_each(masses: Any, count: int) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anipot.plots import _axes
+from anipot.plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ class Spectrum:
         Error bars of frequencies, where there are any, stand below the curve. Needs matplotlib.
         """
         new = ax is None
-        ax = _axes(ax)
+        ax = axes_or_new(ax)
         if new:
             ax.figure.set_size_inches(7.5, 3.5)  # type: ignore[union-attr]
         (line,) = ax.plot(self.wavenumbers, self.values, linewidth=1, label=label)

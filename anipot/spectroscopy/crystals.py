@@ -13,9 +13,10 @@ import torch
 from ase import Atoms, units
 from numpy.typing import ArrayLike, NDArray
 
-from anipot.derivatives import as_potential, single_point
+from anipot.derivatives import single_point
 from anipot.lattice import heights
-from anipot.plots import _axes
+from anipot.models import potential_of
+from anipot.plots import axes_or_new
 from anipot.potential import Potential
 from anipot.spectroscopy.analysis import LARGE_FORCE
 from anipot.units import HARTREE_TO_EV, SPEED_OF_LIGHT
@@ -77,7 +78,7 @@ class Phonons:
 
     def plot(self, path: str | None = None, points: int = 200, ax: Axes | None = None) -> Axes:
         """Draw the bands along a ``path`` such as "GXWKGL", by default that of ASE for this lattice."""
-        ax = _axes(ax)
+        ax = axes_or_new(ax)
         band = self.atoms.cell.bandpath(path, npoints=points)
         x, places, names = band.get_linear_kpoint_axis()
         ax.plot(x, self.frequencies(band.kpts), color="C0", linewidth=1)
@@ -131,11 +132,7 @@ def phonons(atoms: Atoms, model: torch.nn.Module | str, supercell: ArrayLike | N
         from phonopy.structure.atoms import PhonopyAtoms
     except ImportError as error:
         raise ImportError("phonons need phonopy: pip install anipot[phonons]") from error
-    if isinstance(model, str):
-        from anipot.models import load
-
-        model = load(model)
-    potential = as_potential(model)
+    potential = potential_of(model)
     if not atoms.pbc.all():
         raise ValueError(f"phonons need a crystal, periodic along all axes; these atoms have pbc {atoms.pbc.tolist()}")
     cell = PhonopyAtoms(

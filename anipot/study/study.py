@@ -21,6 +21,7 @@ from anipot.dynamics import (
     read_trajectory,
 )
 from anipot.dynamics.files import write_spectrum
+from anipot.models import load
 from anipot.optimization import Optimized, optimize
 from anipot.optimization.files import record, write_optimized
 from anipot.optimization.inputs import check_frames
@@ -89,7 +90,7 @@ class Study:
         device: str | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.model = _load(model, device, dtype) if isinstance(model, str) else as_potential(model)
+        self.model = load(model, device=device, dtype=dtype) if isinstance(model, str) else as_potential(model)
         self.atoms = system.copy() if isinstance(system, Atoms) else _read(system)
         check_frames([self.atoms], self.model, cell=False)
         self.calculator: Calculator = self.model.ase()
@@ -268,12 +269,6 @@ class Study:
         if folder := self._steps.next("spectrum", kind=kind, skip=skip, **options):
             folder.write_results({"model": self.model.name, kind: write_spectrum(folder, found)})
         return found
-
-
-def _load(name: str, device: str | None, dtype: torch.dtype) -> Any:
-    from anipot.models import load
-
-    return load(name, device=device, dtype=dtype)
 
 
 def _read(file: str | Path) -> Atoms:
