@@ -22,8 +22,10 @@ from anipot.training.building import build_potential, freeze, start_from
 from anipot.training.cache import FeatureCache
 from anipot.training.config import DataSettings, ModelSettings, SplitSettings
 from anipot.training.data import open_parts
+from anipot.training.export import export
 from anipot.training.folder import RunFolder
 from anipot.training.layers import Scales
+from anipot.training.members import train_all
 from anipot.training.reading import differences, parse, to_plain
 from anipot.training.run import Run
 from anipot.training.starting import (
@@ -248,13 +250,13 @@ def test_outputs_are_of_the_size_of_labels(dataset):
     assert energy_scale(outputs[:1], statistics) == pytest.approx(statistics.energy_std / atoms**0.5)
     model, scales = ani(), Scales()
     before = [network.linears[-1].weight.clone() for network in model.head]
-    scale_outputs(model, outputs, statistics, None, True, scales)
+    scale_outputs(model, outputs, statistics, None, ("",), scales)
     size = energy_scale(outputs, statistics)
     for i, network in enumerate(model.head):
         torch.testing.assert_close(network.linears[-1].weight, before[i] * size)
         assert scales.outputs[f"head.{i}.linears.3.bias"] == size
     old = ani()
-    scale_outputs(old, outputs, statistics, None, False, Scales())
+    scale_outputs(old, outputs, statistics, None, (), Scales())
     torch.testing.assert_close(old.head[0].linears[-1].weight, before[0])
 
 
@@ -272,7 +274,7 @@ def test_labels_of_heads_set_means_and_sizes():
     model = schnet(properties={name: head.double() for name, head in heads.items()})
     outputs = [ModelOutput("shifts"), ModelOutput("gap", quantity=data.quantities["gap"])]
     scales = Scales()
-    scale_outputs(model, outputs, data.statistics(), 1.0, True, scales)
+    scale_outputs(model, outputs, data.statistics(), 1.0, ("",), scales)
     assert scales.outputs["property_heads.shifts.networks.0.linears.1.weight"] == pytest.approx(20, rel=0.2)
     found = [predict(model, _one(block), ("shifts", "gap"), graph=False) for block in data.blocks()]
     assert float(torch.cat([f["shifts"] for f in found]).mean()) == pytest.approx(100, abs=15)
@@ -485,6 +487,42 @@ def test_a_run_starts_from_another(frames, tmp_path):
         train(third)
     with pytest.raises(ValueError, match=r"model\.start_from .* knows H, C, N, O, but the data hold Si"):
         start_from(ModelSettings(start_from=str(old)), 0, ["Si"])
+
+
+def test_a_property_is_added_to_an_ensemble(frames, tmp_path):
+    """The energies stay as they were, to the last bit, and the new head is trained from standardised features."""
+    small = [f"data.path={frames}", "data.batch_size=16", "trainer.max_epochs=2", "tensorboard=false"]
+    small += ["model.head={class: ANIModel, hidden: [8, 6]}", f"data.fields={json.dumps(FIELDS)}"]
+    facts = ["members=2", "model.name=old", "details={doi: 10.1/2}", "outputs=[{property: energies}]"]
+    old = train_all(read_settings(None, [*small, *facts, f"folder={tmp_path / 'old'}"]))
+    images = ase.io.read(frames, ":")
+    for i, atoms in enumerate(images):
+        atoms.info["mu"] = atoms.positions.T @ (atoms.numbers - atoms.numbers.mean()) * 0.01
+        if i % 3 == 0:
+            atoms.info["mu"] = np.full(3, np.nan)
+    ase.io.write(tmp_path / "labelled.xyz", images)
+    fields = FIELDS | {"dipole": "mu [e*Angstrom]"}
+    options = [f"data.path={tmp_path / 'labelled.xyz'}", f"data.fields={json.dumps(fields)}", *small[1:4]]
+    options += [f"model.start_from={old}", "model.properties={dipole: {class: ElementalDipoleMoment, hidden: [8]}}"]
+    options += ["outputs=[{property: dipole}, {property: energies, weight: 0}]", f"folder={tmp_path / 'new'}"]
+    new = train(read_settings(None, options))
+    before, after = anipot.load(old), anipot.load(new)
+    assert len(before) == len(after) == 2
+    structures = next(iter(anipot.data.open(frames, fields=FIELDS).blocks()))
+    system = torch.from_numpy(structures.species), torch.from_numpy(structures.coordinates)
+    found = [anipot.single_point(model, *system).energies for model in (before, after)]
+    assert torch.equal(*found)
+    for (name, a), b in zip(before.named_parameters(), after.parameters(), strict=False):
+        assert torch.equal(a, b), name
+    assert "they stay those of the model that this one starts from" in (new / "log.txt").read_text()
+    told = after.details
+    assert told["started_from"]["name"] == "old"
+    assert told["started_from"]["doi"] == "10.1/2"
+    assert {"dipole, test", "energies, test"} <= told["training"]["errors"].keys()
+    card = export(new, tmp_path / "zoo", "both")
+    assert "## What it started from" in (card / "README.md").read_text()
+    errors = json.loads((new / "results.json").read_text())
+    assert errors["validation"]["dipole"]["e*Å"]["rmse"] < 1
 
 
 def test_elements_must_be_known():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from anipot.energy import EnergyShifter
+from anipot.ensembles import EnsemblePotential
 from anipot.head import CELU, AtomicNetwork, ShiftedSoftplus
 from anipot.potential import Potential
 from anipot.training.config import ModelSettings
@@ -126,8 +127,19 @@ def _dtype(name: str) -> torch.dtype:
     return found
 
 
-def start_from(settings: ModelSettings, member: int, elements: Sequence[str]) -> Potential:
-    """Return a potential that exists, or one member of it, to be trained further.
+def start_from(
+    settings: ModelSettings, member: int, elements: Sequence[str], whole: bool = False
+) -> tuple[Potential, tuple[str, ...]]:
+    """Return a potential that exists, or one member of it, and how the names of its new networks begin.
+
+    Parameters
+    ----------
+    settings, elements
+        As for ``build_potential``; properties that the potential has not are added to it.
+    member
+        Of an ensemble.
+    whole
+        Whether an ensemble stays one if its members have all but their networks in common.
 
     Raises
     ------
@@ -140,7 +152,7 @@ def start_from(settings: ModelSettings, member: int, elements: Sequence[str]) ->
     if (place / MODEL).is_file():
         place = place / MODEL
     potential = anipot.load(os.fspath(place) if place.exists() else str(settings.start_from))
-    if len(potential) > 1:
+    if len(potential) > 1 and (not whole or isinstance(potential, EnsemblePotential)):
         potential = potential[member % len(potential)]
     unknown = [element for element in elements if element not in potential.elements]
     if unknown:
@@ -156,7 +168,8 @@ def start_from(settings: ModelSettings, member: int, elements: Sequence[str]) ->
     parts_ = potential.representation, potential.head, potential.shifter
     properties = dict(potential.property_heads) | heads
     new = Potential(potential.elements, *parts_, settings.name, properties=properties, terms=list(potential.terms))
-    return new.to(_dtype(settings.dtype))
+    new.details = {"started_from": {"name": potential.name or str(settings.start_from), **potential.details}}
+    return new.to(_dtype(settings.dtype)), tuple(f"property_heads.{name}." for name in heads)
 
 
 def _known(potential: Potential) -> dict[str, Any]:

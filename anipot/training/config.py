@@ -116,12 +116,14 @@ class ModelSettings:
         what the file says of single atoms; or numbers in Hartree by symbol. With start_from also keep and shift, the
         default: those of the old model, moved by what fits its errors on the new data.
     start_from
-        A file, the folder of a run or a name in the zoo: its weights are trained further.
+        A file, the folder of a run or a name in the zoo: its weights are trained further. Where properties alone are
+        trained, on a representation that has nothing to learn or is frozen, its energies stay as they are, those of
+        all members.
     freeze
         Patterns of the names of parameters that stay as they are, such as head.*.linears.1
     standardise
         Whether networks see features of mean 0 and size 1, where the representation has nothing to learn; by default
-        so, unless the model starts from another.
+        so; the networks of a model that this one starts from stay as they are.
     output_scale
         Size of the energies of atoms in Hartree: what the networks return, and by which the steps of their last layers
         are multiplied; by default from the training data, or 1 for a model that starts from another.

@@ -105,6 +105,7 @@ def card_of(potential: Potential, key: str) -> dict[str, Any]:
         "weights": sum(parameter.numel() for parameter in potential.parameters()),
         "dtype": str(potential.dtype).removeprefix("torch."),
         "training": details.get("training", {}),
+        **({"started_from": details["started_from"]} if "started_from" in details else {}),
         "anipot": anipot.__version__,
     }
 
@@ -118,7 +119,6 @@ def _write_checksums(folder: Path, key: str) -> None:
 
 def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], results: Any, folder: Path) -> str:
     training = card["training"]
-    data = training.get("data") or {}
     told = {"Level of theory": "level_of_theory", "Citation": "citation", "DOI": "doi", "License": "license"}
     lines = [f"# {card['name']}", ""]
     lines += [
@@ -128,10 +128,7 @@ def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], resu
     lines += ["```python", "import anipot", "", f'model = anipot.load("{key}.safetensors")', "```", ""]
     lines += [f"- {title}: {card[fact] or 'not told'}" for title, fact in told.items()]
     lines += ["- Units: Å, Hartree (ASE: eV)", f"- Cutoff: {card['cutoff'] or 'none, all pairs of a molecule'} Å", ""]
-    lines += ["## Data", ""]
-    lines += [f"- {name}: {_plain(value)}" for name, value in data.items()]
-    sizes = (training.get("structures") or {}).items()
-    lines += [f"- structures for {name}: {count}" for name, count in sizes]
+    lines += ["## Data", "", *_data(training)]
     split = settings["data"]["split"]
     rows = "; rows of each part are in `split.json`" if (folder / SPLIT).is_file() else ""
     lines += [f"- split: by {split['by']}, seed {split['seed']}{rows}", ""]
@@ -140,8 +137,20 @@ def _readme(card: Mapping[str, Any], key: str, settings: Mapping[str, Any], resu
     if "members" in results:
         lines.append("- errors of the members are in `results.json`")
     lines += ["", *(f"![{name}]({name})" for name in PICTURES if (folder / name).is_file()), ""]
+    if "started_from" in card:
+        old = card["started_from"]
+        facts = [f"- {title}: {old[fact]}" for title, fact in told.items() if old.get(fact)]
+        lines += ["## What it started from", "", old["name"], "", *facts, *_data(old.get("training", {}))]
+        lines += [f"- {name}: {words}" for name, words in (old.get("training", {}).get("errors") or {}).items()]
+        lines.append("")
     lines += ["## How it was made", "", f"With anipot {card['anipot']}: `anipot train config.yaml`.", ""]
     return "\n".join(lines)
+
+
+def _data(training: Mapping[str, Any]) -> list[str]:
+    """Return lines on the data that something was trained with."""
+    lines = [f"- {name}: {_plain(value)}" for name, value in (training.get("data") or {}).items()]
+    return lines + [f"- structures for {name}: {count}" for name, count in (training.get("structures") or {}).items()]
 
 
 def _plain(value: Any) -> str:

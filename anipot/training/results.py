@@ -56,7 +56,7 @@ def finish(
             shown = evaluate(potential, part, outputs, batch_size=size, progress=bar(f"errors of {name}"))
             results[name] = {"structures": len(part), **to_json(shown)}
     errors = in_words(results, outputs, settings.error_unit)
-    potential.details = {**settings.details, "training": facts_of(parts, errors, settings.data)}
+    potential.details |= {**settings.details, "training": facts_of(parts, errors, settings.data)}
     folder.save_model(potential.cpu())
     plot_curves(folder / "curves.png", metrics.read(), outputs, settings.error_unit)
     draw(folder.path, shown, settings.error_unit)

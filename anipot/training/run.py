@@ -110,27 +110,34 @@ class Run:
         statistics = known.statistics(bar("reading") if self.folder.first else None)
         elements = elements_in(statistics)
         torch.manual_seed(settings.seed + member)
+        energies = any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs)
         old = model.start_from is not None
-        potential = start_from(model, member, elements) if old else build_potential(model, elements)
-        if "energies" in known.quantities:
+        if old:
+            potential, new = start_from(model, member, elements, whole=not energies and settings.members == 1)
+        else:
+            potential, new = build_potential(model, elements), ("",)
+        freeze(potential, model.freeze)
+        fixed = not any(parameter.requires_grad for parameter in potential.representation.parameters())
+        kept = old and fixed and not energies
+        if "energies" in known.quantities and not kept:
             choice = ("shift" if old else "fit") if model.self_energies is None else model.self_energies
             origin = set_self_energies(potential, choice, known, statistics)
             values = zip(potential.elements, potential.shifter.self_energies.tolist(), strict=False)
             say(f"self energies: {', '.join(f'{e} {v:.6f}' for e, v in values)} Hartree; {origin}")
-        standardise = not old if model.standardise is None else model.standardise
-        fixed = not any(True for _ in potential.representation.parameters())
-        scales = standardise_inputs(potential, known) if standardise and fixed else Scales()
+        standardise = model.standardise is not False and fixed and new
+        scales = standardise_inputs(potential, known, new) if standardise else Scales()
         size = 1.0 if old and model.output_scale is None else model.output_scale
-        scale_outputs(potential, self.outputs, statistics, size, not old, scales)
-        energies = any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs)
+        scale_outputs(potential, self.outputs, statistics, size, new, scales)
         if energies and not old and "energies" in known.quantities:
             center_energies(potential, known)
-        if not energies:
+        if kept:
+            say("no energies are trained: they stay those of the model that this one starts from")
+        elif not energies:
             silence_energies(potential)
             say("no energies are trained: those of the model are zero")
         weights = sum(parameter.numel() for parameter in potential.parameters())
         say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
-        potential.details = dict(settings.details)
+        potential.details |= settings.details
         if self.folder.first:
             write_split(self.folder / SPLIT, own_parts(self.parts))
         self.folder.save_start(potential, scales)

@@ -116,12 +116,19 @@ class _Batch:
         self.properties: dict[str, Tensor] = {}
 
 
-def standardise_inputs(potential: Potential, dataset: AtomsDataset) -> Scales:
+def standardise_inputs(potential: Potential, dataset: AtomsDataset, new: tuple[str, ...] = ("",)) -> Scales:
     """Let networks start as if their inputs had mean 0 and a spread of about 1, and return how their steps must follow.
 
     Nothing is put before the networks: what is done to the inputs is done to the weights of the first layers.
+
+    Parameters
+    ----------
+    potential, dataset
+        What is trained, and from which data.
+    new
+        How the names of the networks begin that have random weights; others stay as they are.
     """
-    watched = {name: layers_of(network)[0] for name, network in networks_of(potential)}
+    watched = {name: layers_of(network)[0] for name, network in networks_of(potential) if name.startswith(new)}
     moments = {layer: _Moments() for layer in watched.values()}
     hooks = [layer.register_forward_pre_hook(_collecting(moments[layer])) for layer in watched.values()]
     names = ("energies", *potential.property_heads)
@@ -184,7 +191,7 @@ def scale_outputs(
     outputs: Sequence[ModelOutput],
     statistics: Statistics,
     energy: float | None,
-    fresh: bool,
+    new: tuple[str, ...],
     scales: Scales,
 ) -> None:
     """Let the networks return values of the size of the labels, and their last layers take steps of that size.
@@ -193,21 +200,21 @@ def scale_outputs(
     ----------
     energy
         Size of the energies of atoms, Hartree; from the labels by default.
-    fresh
-        Whether weights are new, and may be changed; otherwise steps alone are.
+    new
+        How the names of the networks begin that have random weights; of others steps alone are changed.
     scales
         Where the sizes are added.
     """
     size = energy_scale(outputs, statistics) if energy is None else energy
     if not 0 < size < math.inf:
         raise ValueError(f"model.output_scale must be positive, got {size}")
-    _scale(potential, potential.head, "head", 0.0, size, fresh, scales)
+    _scale(potential, "head", 0.0, size, new, scales)
     for output in outputs:
         spread = statistics.quantities.get(output.predicted)
         if output.predicted in potential.property_heads and spread is not None and spread.structures:
             head = potential.property_heads[output.predicted]
             mean, std = _label(head, output, spread, statistics)
-            _scale(potential, head, f"property_heads.{output.predicted}", mean, std, fresh, scales)
+            _scale(potential, f"property_heads.{output.predicted}", mean, std, new, scales)
 
 
 def energy_scale(outputs: Sequence[ModelOutput], statistics: Statistics) -> float:
@@ -234,14 +241,12 @@ def _label(head: nn.Module, output: ModelOutput, spread: Spread, statistics: Sta
     return 0.0, 1.0  # of dipoles and the like networks return something else
 
 
-def _scale(
-    potential: Potential, head: nn.Module, where: str, mean: float, size: float, fresh: bool, scales: Scales
-) -> None:
+def _scale(potential: Potential, where: str, mean: float, size: float, new: tuple[str, ...], scales: Scales) -> None:
     for name, network in networks_of(potential):
         if not name.startswith(f"{where}."):
             continue
         last = layers_of(network)[-1]
-        if fresh:
+        if name.startswith(new):
             with torch.no_grad():
                 last.weight.mul_(size)
                 if last.bias is not None:
