@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.constraints import FixAtoms
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from anipot.potential import Potential
 
 #: One ``Atoms``, several, a file that ASE reads, or a padded batch: species (B, A) and coordinates (B, A, 3), Å, with
 #: cell (3, 3) or (B, 3, 3) and pbc (3,) or (B, 3) if it repeats.
@@ -101,3 +104,17 @@ def free_atoms(atoms: Atoms) -> NDArray[np.int64]:
     if not free.any():
         raise ValueError("all atoms are fixed: nothing is left to move")
     return np.flatnonzero(free)
+
+
+def defined_properties(model: Potential, atoms: Atoms) -> list[str]:
+    """Return the names of a model's property heads that say something of a system: a crystal has no dipole moment.
+
+    Examples
+    --------
+    >>> import anipot
+    >>> from ase.build import bulk
+    >>> defined_properties(anipot.load(), bulk("C"))
+    []
+    """
+    heads = model.property_heads.items()
+    return [name for name, head in heads if not (atoms.pbc.any() and getattr(head, "molecules_only", False))]

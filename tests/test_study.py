@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.thermochemistry import IdealGasThermo
@@ -124,11 +124,30 @@ def test_steps_begin_where_the_last_one_ended(model):
         )
 
 
-def test_infrared_spectrum_needs_a_dipole(model):
+@pytest.fixture
+def dipolar(model):
+    """The same with a dipole head of random weights."""
     torch.manual_seed(0)
     head = DipoleMoment(AtomicNetwork((model.representation.num_features, 8, 1), CELU(0.1)).double(), model.elements)
     parts = model.elements, model.representation, model.head, model.shifter
-    study = anipot.Study(molecule("H2O"), Potential(*parts, properties={"dipole": head}))
+    return Potential(*parts, properties={"dipole": head})
+
+
+def test_a_crystal_has_no_dipole(dipolar, tmp_path):
+    """A model with a dipole head is as good for it as any; nothing asks for a dipole."""
+    study = anipot.Study(bulk("C"), dipolar, tmp_path / "diamond")
+    assert study.single_point().properties == {}
+    assert study.normal_modes().intensities is None
+    study.init_md(interval=1)
+    study.run_md(3)
+    (trajectory,) = (tmp_path / "diamond").rglob("trajectory.xyz")
+    frames = ase.io.read(trajectory, ":")
+    assert len(frames) == 4
+    assert all("dipole" not in atoms.calc.results for atoms in frames)
+
+
+def test_infrared_spectrum_needs_a_dipole(dipolar, model):
+    study = anipot.Study(molecule("H2O"), dipolar)
     assert study.single_point().properties["dipole"] == pytest.approx(study.atoms.get_dipole_moment())
     study.init_md(interval=1)
     study.run_md(60)

@@ -63,6 +63,8 @@ PEERS = PEER_GROUPS["TorchANI"]
 SCHNETPACK = PEER_GROUPS["SchNetPack"]
 #: anipot's own calculator in ASE, and how many conformers there are for each that peers are given.
 ONE_BY_ONE = "one_by_one"
+#: In a batch, with the steps that ASE takes.
+ASE_STEPS = "ase_steps"
 PEER_PART = 40
 #: Systems where the shared folder is, and the like of them made from a seed where it is not.
 SYSTEMS = {
@@ -303,7 +305,7 @@ class Plan:
             args |= {"dtype": "float32"}
             label = f"{model}{' ensemble' if members > 1 else '[0]'}, {count} conformers"
             sampling = {"warm": 0, "at_least": 1, "at_most": 1}
-            who = ("anipot", ONE_BY_ONE, *PEERS)
+            who = ("anipot", ASE_STEPS, ONE_BY_ONE, *PEERS)
             yield Case("optimize", label, "optimize", args, threads, who, sampling, items=1)
 
     def busy(self, threads: int) -> Iterator[Case]:
@@ -399,8 +401,9 @@ class Pool:
         self.workers: dict[tuple[Any, ...], WorkerProcess] = {}
 
     def ask(self, case: Case, configuration: str, sampling: dict[str, Any]) -> dict[str, Any]:
-        library = "anipot" if configuration in ("busy", ONE_BY_ONE) else configuration
-        task = f"{case.task}_{ONE_BY_ONE}" if configuration == ONE_BY_ONE else case.task
+        other = configuration in (ASE_STEPS, ONE_BY_ONE)
+        library = "anipot" if other or configuration == "busy" else configuration
+        task = f"{case.task}_{configuration}" if other else case.task
         if case.fresh:
             worker = self.start(library, case.threads, tuned=case.tuned)
             try:

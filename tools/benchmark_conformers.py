@@ -1,6 +1,7 @@
 """Conformers of drugs, and how long it takes to relax them: the case ``optimize`` of tools/benchmark.py.
 
-Conformers come from RDKit (ETKDG, a fixed seed). anipot relaxes them in one batch; "one by one" is ASE's L-BFGS with
+Conformers come from RDKit (ETKDG, a fixed seed). anipot relaxes them in one batch, by its own steps and by those of
+ASE (``precondition=False``); "one by one" is ASE's L-BFGS with
 the same potential, conformer after conformer, and TorchANI is ASE's L-BFGS with its calculator. All end at the same
 largest force. Peers take the first conformers only, of all molecules in turn; every time is one of a conformer.
 
@@ -116,12 +117,12 @@ def by_ase(calculator: Any) -> Relax:
     return relax
 
 
-def by_anipot(model: Any) -> Relax:
+def by_anipot(model: Any, **options: Any) -> Relax:
     """Return what relaxes conformers in one batch."""
     import anipot
 
     def relax(frames: Sequence[Any], steps: int) -> list[tuple[Any, int]]:
-        return [(one.atoms, one.steps) for one in anipot.optimize(frames, model, fmax=FMAX, steps=steps)]
+        return [(one.atoms, one.steps) for one in anipot.optimize(frames, model, fmax=FMAX, steps=steps, **options)]
 
     return relax
 

@@ -67,7 +67,8 @@ def table(results: list[dict[str, Any]], peers: bool) -> str:
     busy = any(result["case"] == "busy" for result in results)
     pyg = any("pyg" in result.get("median_ms", {}) for result in results)
     alone = any("one_by_one" in result.get("median_ms", {}) for result in results)
-    shown += ["PyG ms", "PyG / anipot"] * pyg + ["one by one ms", "one by one / anipot"] * alone
+    shown += ["PyG ms", "PyG / anipot"] * pyg
+    shown += ["ASE's steps ms", "ASE's steps / anipot", "one by one ms", "one by one / anipot"] * alone
     shown += ["busy ms", "busy / alone"] * busy + ["remarks"]
     lines = [shown, ["---"] * len(shown)]
     for result in results:
@@ -77,7 +78,7 @@ def table(results: list[dict[str, Any]], peers: bool) -> str:
         for who in (
             *(PEERS if peers else ()),
             *(("pyg",) if pyg else ()),
-            *(("one_by_one",) if alone else ()),
+            *(("ase_steps", "one_by_one") if alone else ()),
             *(("busy",) if busy else ()),
         ):
             line += [number(medians.get(who)), ratio(result, who)]
@@ -95,6 +96,7 @@ COLUMNS = {
     "best ÷ anipot": lambda result: ratio(result, "best"),
     "default ÷ anipot": lambda result: ratio(result, "default"),
     "PyG ÷ anipot": lambda result: ratio(result, "pyg"),
+    "ASE's steps ÷ anipot": lambda result: ratio(result, "ase_steps"),
     "one by one ÷ anipot": lambda result: ratio(result, "one_by_one"),
     "busy ÷ alone": lambda result: ratio(result, "busy"),
     "per second": lambda result: number(result.get("per_second", {}).get("anipot")),

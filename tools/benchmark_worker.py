@@ -285,6 +285,10 @@ class Anipot:
     def optimize(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
         return conformers.Relaxation(conformers.by_anipot(self.model(**which)), file, count, "anipot")
 
+    def optimize_ase_steps(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
+        relax = conformers.by_anipot(self.model(**which), precondition=False)
+        return conformers.Relaxation(relax, file, count, "ase_steps")
+
     def optimize_one_by_one(self, file: str, count: int, part: int, **which: Any) -> Callable[[], Any]:
         return conformers.Relaxation(conformers.by_ase(self.model(**which).ase()), file, count, "one_by_one")
 

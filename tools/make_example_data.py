@@ -2,13 +2,15 @@
 
 Molecules are the G2 geometries that ASE carries. The water box is put together here from a seed and relaxed with
 ANI-1x until no force is large, so that dynamics can start from it. Conformers of ibuprofen are those of RDKit, as it
-leaves them; dipoles of methanol are those of GFN2-xTB by tblite. Names of files limit what is written:
+leaves them; dipoles of methanol are those of GFN2-xTB by tblite. The other malondialdehyde has its proton at the other
+oxygen: positions of atoms that stand for each other are exchanged. Names of files limit what is written:
 python tools/make_example_data.py ibuprofen.xyz
 """
 
 import sys
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import torch
 from ase import Atoms
@@ -21,6 +23,8 @@ import anipot
 FOLDER = Path(__file__).parents[1] / "examples" / "data"
 MOLECULES = ["CH4", "H2O", "CH3OH", "CH3COOH", "CH3CONH2", "C6H6"]
 SEED = 2026
+#: Atoms of malondialdehyde that stand for each other: oxygens, outer carbons, the hydrogens on these.
+COUNTERPARTS = ((0, 4), (1, 3), (6, 8))
 
 
 def water_box(per_axis: int, density: float) -> Atoms:
@@ -98,9 +102,18 @@ def methanol_dipoles(file: Path) -> None:
     write(file, frames, columns=["symbols", "positions"])
 
 
+def malondialdehyde_other(file: Path) -> None:
+    """Write the mirror image of malondialdehyde, with each atom in the role of its counterpart."""
+    atoms = ase.io.read(FOLDER / "malondialdehyde.xyz")
+    order = np.arange(len(atoms))
+    for left, right in COUNTERPARTS:
+        order[[left, right]] = right, left
+    write(file, Atoms(atoms.numbers, atoms.positions[order]), columns=["symbols", "positions"])
+
+
 def main(names: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for make in (ethanol, molecules, water27, ibuprofen, methanol_dipoles):
+    for make in (ethanol, molecules, water27, ibuprofen, methanol_dipoles, malondialdehyde_other):
         file = FOLDER / f"{make.__name__}.xyz"
         if not names or file.name in names:
             make(file)

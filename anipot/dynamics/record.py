@@ -13,6 +13,7 @@ from anipot.dynamics.guard import Guard, bonds, num_parts
 from anipot.dynamics.h5md import H5mdOutput
 from anipot.dynamics.integrators import conserved
 from anipot.dynamics.outputs import FORMATS, FramesOutput, LogOutput
+from anipot.frames import defined_properties
 
 #: Names of the files beside the trajectory.
 LOG, UNCERTAIN = "md.log", "uncertain.xyz"
@@ -91,7 +92,7 @@ class Record:
 
     def write(self, atoms: Any, dynamics: Any, step: int, time: float) -> str:
         """Write a frame and a line of the log; return what the guard stops for, or an empty string."""
-        if "dipole" in atoms.calc.model.property_heads:
+        if "dipole" in defined_properties(atoms.calc.model, atoms):
             atoms.get_dipole_moment()  # into the results, from where it goes into the frame
         now = conserved(dynamics)
         self._reference = now if self._reference is None else self._reference

@@ -17,6 +17,8 @@ from anipot.head.properties import Charges
 class _Centered(ExactBuffers):
     """Positions relative to the center of mass."""
 
+    #: There is no such moment of a periodic system.
+    molecules_only = True
     masses: Tensor
 
     def __init__(self, elements: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from anipot.frames import defined_properties
+
 if TYPE_CHECKING:
     from anipot.interfaces.ase import Calculator
 
@@ -29,7 +31,7 @@ class Point:
     energy_std: float | None
     #: (n, 3) eV/Å, the same of the forces.
     forces_std: NDArray[np.float64] | None
-    #: What the property heads say, by their names; a dipole is in e·Å.
+    #: What the property heads say, by their names; a dipole is in e·Å. No moments of a system that repeats.
     properties: dict[str, NDArray[np.float64]]
 
     @property
@@ -73,7 +75,8 @@ def point_of(atoms: Atoms, calculator: Calculator) -> Point:
     >>> point_of(molecule("H2O"), anipot.load().ase())
     Point(H2O, -2078... ± ... eV, fmax ... eV/Å)
     """
-    calculator.calculate(atoms, list(calculator.model.property_heads))
+    names = defined_properties(calculator.model, atoms)
+    calculator.calculate(atoms, names)
     values = dict(calculator.results)
     spread = calculator.get_spread(atoms) if len(calculator.model) > 1 else {}
     return Point(
@@ -83,5 +86,5 @@ def point_of(atoms: Atoms, calculator: Calculator) -> Point:
         stress=values.get("stress"),
         energy_std=spread.get("energy_std"),
         forces_std=spread.get("forces_std"),
-        properties={name: values[name] for name in calculator.model.property_heads},
+        properties={name: values[name] for name in names},
     )
