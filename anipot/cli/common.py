@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -174,6 +176,18 @@ def open_folder(args: argparse.Namespace, resume: bool = False) -> Any:
     if not can_draw():
         print("anipot: pictures are left out, they need matplotlib: pip install anipot[plot]", file=sys.stderr)
     return folder
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Print each warning as a line on standard error, without the place in the source."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            for warning in caught:
+                print(f"anipot: warning: {warning.message}", file=sys.stderr)
 
 
 def check_ending(path: str | None, endings: tuple[str, ...]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from typing import Any
 
-from anipot.cli.common import add_folder, load_named, open_folder
+from anipot.cli.common import add_folder, load_named, open_folder, told_warnings
 from anipot.cli.errors import UsageError
 
 
@@ -52,11 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         trajectory = add_dipoles(trajectory, load_named(args.model, args.device))
     kinds = _kinds(args.kind, trajectory)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with told_warnings():
         spectra = {kind: _spectrum(args, kind, trajectory) for kind in kinds}
-    for warning in caught:
-        print(f"anipot: warning: {warning.message}", file=sys.stderr)
     folder = open_folder(args)
     facts: dict[str, Any] = {
         "frames": len(trajectory),

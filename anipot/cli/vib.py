@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from typing import Any
 
 from anipot.cli.common import (
@@ -16,6 +15,7 @@ from anipot.cli.common import (
     load,
     open_folder,
     read_frames,
+    told_warnings,
     write_atomically,
 )
 from anipot.cli.errors import RunError, UsageError
@@ -49,7 +49,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print modes and thermochemistry; leave numbers, a picture and moving modes in the folder."""
-    import warnings
 
     from anipot.spectroscopy import normal_modes
 
@@ -59,14 +58,11 @@ def run(args: argparse.Namespace) -> int:
     model = load(args)
     places, frames = _frames(args, model)
     folder = open_folder(args)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with told_warnings():
         try:
             found = normal_modes(frames, model, optimize=args.opt, members=args.members)
         except RuntimeError as error:
             raise RunError(f"{args.file}: {error}") from error
-    for warning in caught:
-        print(f"anipot: warning: {warning.message}", file=sys.stderr)
     records = [_report(folder, where, modes, args, len(found) == 1) for where, modes in zip(places, found, strict=True)]
     values = {"model": model.name, "frames": records}
     folder.write_results(values)
