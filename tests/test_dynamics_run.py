@@ -13,12 +13,22 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.md import velocitydistribution
 
 import anipot
 from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Ensemble, Potential
 from anipot.cli import main
-from anipot.dynamics import DynamicsError, Guard, MolecularDynamics, Settings, read_h5md, read_log
+from anipot.dynamics import (
+    DynamicsError,
+    Guard,
+    MolecularDynamics,
+    Settings,
+    read_h5md,
+    read_log,
+)
 from anipot.dynamics.guard import bonds, num_parts
+from anipot.sampling.dynamics import draw_momenta
 
 
 @pytest.fixture(autouse=True)
@@ -320,6 +330,18 @@ def test_nve_drift_goes_with_the_square_of_the_step(tmp_path):
 
 def potential_of_mini():
     return anipot.load(dtype=torch.float64)
+
+
+def test_fixed_atoms_hold_the_others():
+    """Their drift and rotation against them are vibrations, from which nothing is taken."""
+    atoms, drawn = molecule("CH3OH"), molecule("CH3OH")
+    for one in (atoms, drawn):
+        one.set_constraint(FixAtoms([0, 2]))
+    draw_momenta(atoms, 300.0, np.random.default_rng(0))
+    draw = getattr(velocitydistribution, "thermalize_momenta", None)  # of later releases of ASE
+    draw = draw or velocitydistribution.MaxwellBoltzmannDistribution
+    draw(drawn, temperature_K=300.0, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(atoms.get_momenta(), drawn.get_momenta(), atol=1e-12)
 
 
 def test_initial_momenta_do_not_drift(model, water, box, tmp_path):
