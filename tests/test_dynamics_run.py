@@ -24,10 +24,13 @@ from anipot.dynamics import (
     Guard,
     MolecularDynamics,
     Settings,
+    kinetic_temperature,
     read_h5md,
     read_log,
+    read_trajectory,
 )
 from anipot.dynamics.guard import bonds, num_parts
+from anipot.dynamics.temperature import degrees_of_freedom
 from anipot.sampling.dynamics import draw_momenta
 
 
@@ -314,6 +317,19 @@ def test_chains_conserve_their_energy_and_langevin_has_none(tmp_path):
     run = MolecularDynamics(atoms.copy(), mini, tmp_path / "langevin", Settings("nvt", **settings))
     run.run(10)
     assert np.isnan(read_log(run.log)["drift_meV_per_atom"]).all()
+
+
+@pytest.mark.parametrize(("thermostat", "fixed"), [("langevin", [0, 1])])
+def test_a_thermostat_heats_what_moves(tmp_path, thermostat, fixed):
+    """Fixed atoms are not counted as cold ones."""
+    atoms = anipot.optimize(molecule("CH4"), "mini")[0].atoms
+    atoms.set_constraint([FixAtoms(fixed)] if fixed else None)
+    settings = Settings("nvt", thermostat=thermostat, friction=0.02, tdamp=20)
+    MolecularDynamics(atoms, "mini", tmp_path, settings, interval=4).run(5000)
+    trajectory = read_trajectory(tmp_path / "trajectory.xyz").after(300)
+    assert kinetic_temperature(trajectory) == pytest.approx(300, rel=0.15)
+    assert degrees_of_freedom(trajectory) == 9
+    np.testing.assert_allclose(np.ptp(trajectory.positions[:, fixed], axis=0), 0)
 
 
 def test_nve_drift_goes_with_the_square_of_the_step(tmp_path):
