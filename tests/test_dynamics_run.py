@@ -319,9 +319,9 @@ def test_chains_conserve_their_energy_and_langevin_has_none(tmp_path):
     assert np.isnan(read_log(run.log)["drift_meV_per_atom"]).all()
 
 
-@pytest.mark.parametrize(("thermostat", "fixed"), [("langevin", [0, 1])])
+@pytest.mark.parametrize(("thermostat", "fixed"), [("nose-hoover", []), ("langevin", [0, 1])])
 def test_a_thermostat_heats_what_moves(tmp_path, thermostat, fixed):
-    """Fixed atoms are not counted as cold ones."""
+    """Not 500 K where 9 of 15 degrees of freedom move; fixed atoms are not counted as cold ones."""
     atoms = anipot.optimize(molecule("CH4"), "mini")[0].atoms
     atoms.set_constraint([FixAtoms(fixed)] if fixed else None)
     settings = Settings("nvt", thermostat=thermostat, friction=0.02, tdamp=20)
@@ -330,6 +330,16 @@ def test_a_thermostat_heats_what_moves(tmp_path, thermostat, fixed):
     assert kinetic_temperature(trajectory) == pytest.approx(300, rel=0.15)
     assert degrees_of_freedom(trajectory) == 9
     np.testing.assert_allclose(np.ptp(trajectory.positions[:, fixed], axis=0), 0)
+
+
+def test_a_chain_wants_nothing_fixed(model, tmp_path, capsys):
+    atoms = molecule("CH4")
+    atoms.set_constraint(FixAtoms([0]))
+    ase.io.write(tmp_path / "held.xyz", atoms)
+    assert md(model, tmp_path / "held.xyz", tmp_path / "out", 5, *ENSEMBLES["nose-hoover"]) == 2
+    assert "a Langevin thermostat does; the structure has FixAtoms" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert md(model, tmp_path / "held.xyz", tmp_path / "out", 5, *ENSEMBLES["langevin"]) == 0
 
 
 def test_nve_drift_goes_with_the_square_of_the_step(tmp_path):
