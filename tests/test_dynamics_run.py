@@ -125,6 +125,19 @@ def test_pieces_make_the_unbroken_run(model, box, tmp_path, name):
     assert (np.ptp(ratios) > 1e-9) == (name == "npt-full")
 
 
+def test_the_first_frame_is_written_once(model, water, tmp_path):
+    """Also where a run ends before its first step, and goes on, in another process or in this one."""
+    for steps, more in ((0, []), (0, ["--resume"]), (10, ["--resume"])):
+        assert md(model, water, tmp_path / "a", steps, "--format", "both", *more) == 0
+    assert steps_of(tmp_path / "a") == [0, 5, 10]
+    assert read_log(tmp_path / "a" / "md.log")["step"].tolist() == [0, 5, 10]
+    assert [frame.info["step"] for frame in read_h5md(tmp_path / "a" / "trajectory.h5")] == [0, 5, 10]
+    run = MolecularDynamics(molecule("H2O"), model, tmp_path / "b", interval=5)
+    for steps in (0, 0, 10):
+        run.run(steps)
+    assert steps_of(tmp_path / "b") == [0, 5, 10]
+
+
 def test_both_formats_hold_the_same(model, box, tmp_path):
     assert md(model, box, tmp_path / "t", 20, "--format", "both", "--ensemble", "npt") == 0
     text = ase.io.read(tmp_path / "t" / "trajectory.xyz", ":")
