@@ -290,6 +290,17 @@ def test_damaged_checkpoints_and_trajectories(model, water, tmp_path, capsys):
     assert "is not a checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [20, 3000, -200])
+def test_a_file_that_is_cut_off_is_refused_at_once(model, water, tmp_path, size):
+    """HDF5 waits for what a writer might still add, and reads zeros where there is nothing."""
+    assert md(model, water, tmp_path / "t", 10, "--format", "h5md") == 0
+    file = tmp_path / "t" / "trajectory.h5"
+    whole = file.stat().st_size
+    os.truncate(file, size % whole)
+    with pytest.raises(ValueError, match=f"trajectory.h5 is cut off: {size % whole} bytes are left of "):
+        read_trajectory(file)
+
+
 def test_the_folder_holds_what_it_should(model, water, tmp_path, monkeypatch, capsys):
     out = tmp_path / "t"
     assert md(model, water, out, 20) == 0
