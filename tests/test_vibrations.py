@@ -376,6 +376,10 @@ def test_animation(relaxed, tmp_path):
         modes.animate(12)
 
 
+#: A system with an atom nowhere.
+LOST = Atoms("H2", [[0, 0, 0], [0, 0, np.nan]])
+
+
 @pytest.mark.parametrize(
     ("systems", "options", "error", "text"),
     [
@@ -386,7 +390,8 @@ def test_animation(relaxed, tmp_path):
         ([molecule("H2O")], {"masses": {0: 0.0}}, ValueError, "atom 0 has the mass 0.0 u"),
         ([molecule("H2O")], {"masses": "light"}, ValueError, "got 'light'"),
         ([molecule("H2O")] * 3, {"masses": [None, None]}, ValueError, "masses for 2 systems, but 3 systems"),
-        ([molecule("LiH")], {}, ValueError, "Li"),
+        ([molecule("C6H6"), molecule("LiH")], {}, ValueError, r"system 1 \(HLi\): atom 0 is Li; this model knows H"),
+        ([molecule("H2O"), molecule("NH3"), LOST], {}, ValueError, r"system 2 \(H2\): atom 1 stands at"),
     ],
 )  # fmt: skip
 def test_bad_input(model, systems, options, error, text):
@@ -397,14 +402,14 @@ def test_bad_input(model, systems, options, error, text):
 def test_bad_constraints(model):
     water = molecule("H2O")
     water.set_constraint(FixAtoms([0, 1, 2]))
-    with pytest.raises(ValueError, match="system 0: all atoms are fixed"):
+    with pytest.raises(ValueError, match=r"system 0 \(H2O\): all atoms are fixed"):
         anipot.normal_modes(water, model)
     water.set_constraint(FixBondLength(0, 1))
     with pytest.raises(ValueError, match="the constraint FixBondLengths is not supported"):
         anipot.normal_modes(water, model)
     charged = molecule("H2O")
     charged.info["charge"] = 1
-    with pytest.raises(ValueError, match="system 0: molecule 0 has a total charge of 1"):
+    with pytest.raises(ValueError, match=r"system 0 \(H2O\): molecule 0 has a total charge of 1"):
         anipot.normal_modes(charged, model)
 
 
