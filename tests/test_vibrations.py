@@ -253,6 +253,22 @@ def test_entropies_are_those_of_tables(model, name, observed, entropy):
     assert heat.entropy / (units.J / units.mol) == pytest.approx(entropy, abs=0.35)
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"spin": -0.5}, "spin must be 0, 0.5, 1, 1.5, …, got -0.5"),
+        ({"spin": 0.3}, "got 0.3"),
+        ({"spin": float("nan")}, "got nan"),
+        ({"symmetry_number": 0}, "symmetry_number must be 1, 2, 3, …, got 0"),
+        ({"symmetry_number": 1.5}, "got 1.5"),
+        ({"temperature": 0}, "temperature must be positive"),
+    ],
+)
+def test_thermochemistry_of_what_cannot_be(relaxed, options, text):
+    with pytest.raises(ValueError, match=text):
+        relaxed["H2O"].thermochemistry(**options)
+
+
 def test_low_modes(model, relaxed):
     modes = relaxed["CH3OH"]
     soft = replace(modes, frequencies=np.array([20.0, *modes.frequencies[1:]]))
