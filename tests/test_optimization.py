@@ -245,6 +245,8 @@ def test_energies_do_not_rise(model):
         (molecule("H2O"), {"cell": True}, "system 0 .*must repeat"),
         (molecule("H2O"), {"method": "newton"}, "'newton'"),
         (molecule("H2O"), {"fmax": 0}, "fmax must be above 0"),
+        (molecule("H2O"), {"pressure": 1.0}, "a pressure of 1 GPa acts on cells that relax: set cell=True"),
+        (molecule("H2O"), {"cell": True, "pressure": float("nan")}, "pressure must be a finite number of GPa, got nan"),
         (molecule("H2O"), {"batch_size": 0}, "batch_size must be at least 1"),
         (molecule("H2O"), {"method": "fire", "precondition": True}, "lbfgs"),
     ],
