@@ -6,6 +6,7 @@ import warnings
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.mep import NEB
@@ -82,6 +83,20 @@ def test_goes_through_a_guess(model):
     assert 0.08 < found.barrier < 0.16  # 0.125 eV by experiment
 
 
+@pytest.mark.parametrize("images", [3, 4])
+def test_few_images_by_way_of_a_guess(model, images):
+    """The guess itself may be all that stands between it and an end."""
+    start, end = umbrella()
+    flat = start.copy()
+    flat.positions[:, 2] = 0
+    found = anipot.reaction_path(start, end, model, images=images, between=flat, steps=3)
+    assert len(found.images) == images
+    assert 0.1 < found.barrier < 0.5
+    flat.positions[0, 0] = np.nan
+    with pytest.raises(ValueError, match="atom 0 stands at"):
+        anipot.reaction_path(start, end, model, images=images, between=flat)
+
+
 def test_fixed_atoms_stay(model):
     start, end = umbrella()
     for atoms in (start, end):
@@ -139,6 +154,8 @@ def test_transition_states_are_of_molecules(model):
     atoms = molecule("NH3", cell=[5, 5, 5], pbc=True)
     with pytest.raises(ValueError, match="periodic"):
         anipot.transition_state(atoms, model)
+    with pytest.raises(ValueError, match="this is a single atom"):
+        anipot.transition_state(Atoms("H"), model)
 
 
 def test_command(sella, tmp_path, monkeypatch, capsys):
