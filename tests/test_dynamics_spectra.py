@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -175,6 +176,11 @@ def test_refusals(vibrating):
         power_spectrum(trajectory, resolution=1)
     with pytest.raises(ValueError, match=r"frames every 2 fs tell wavenumbers up to 6671 cm⁻¹, .* to 9000 cm⁻¹"):
         power_spectrum(trajectory, resolution=RESOLUTION, last=9000)
+    with pytest.raises(ValueError, match=r"the temperature of .* is 0 K: give one above 0 K"):
+        power_spectrum(trajectory, resolution=RESOLUTION, temperature=0)
+    still = replace(trajectory, velocities=np.zeros_like(trajectory.velocities))
+    with pytest.raises(ValueError, match="is 0 K: nothing moves in it"):
+        power_spectrum(still, resolution=RESOLUTION)
     with pytest.raises(ValueError, match="no window 'tukeyish'"):
         power_spectrum(trajectory, window="tukeyish")
     with pytest.raises(ValueError, match="has no property head named 'dipole'; it has none"):

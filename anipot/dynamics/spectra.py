@@ -72,7 +72,8 @@ def power_spectrum(
     Raises
     ------
     ValueError
-        If the trajectory is too short for the resolution, or its frames stand too far apart for ``last``.
+        If the trajectory is too short for the resolution, its frames stand too far apart for ``last``, or its
+        temperature is not above 0.
 
     Examples
     --------
@@ -86,8 +87,7 @@ def power_spectrum(
     array([1500.])
     """
     chosen = slice(None) if atoms is None else np.asarray(atoms)
-    if temperature is None:
-        temperature = kinetic_temperature(trajectory)
+    temperature = _temperature(trajectory, temperature)
     if not trajectory.periodic if internal is None else internal:
         trajectory = body_frame(trajectory)
     velocities = trajectory.velocities
@@ -147,9 +147,7 @@ def infrared_spectrum(
         raise ValueError(f"{trajectory.name} has no dipoles; a model with a dipole head can add them")
     if quantum not in QUANTUM:
         raise ValueError(f"quantum must be one of {', '.join(QUANTUM)}, got {quantum!r}")
-    temperature = kinetic_temperature(trajectory) if temperature is None else temperature
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0 K, got {temperature}")
+    temperature = _temperature(trajectory, temperature)
     if internal:
         trajectory = body_frame(trajectory)
     assert trajectory.dipoles is not None
@@ -191,6 +189,15 @@ def _spectrum(
             values = values * np.sinc(2 * LIGHT * trajectory.timestep * grid) ** 2
         grid, values = _without_timestep(grid, values, trajectory.timestep)
     return grid, values
+
+
+def _temperature(trajectory: Trajectory, given: float | None) -> float:
+    """Return the temperature, which spectra are divided by, in K."""
+    found = kinetic_temperature(trajectory) if given is None else given
+    if not 0 < found < math.inf:
+        what = "nothing moves in it, or velocities are no numbers" if given is None else "give one above 0 K"
+        raise ValueError(f"the temperature of {trajectory.name} is {found:g} K: {what}")
+    return found
 
 
 def _depth(trajectory: Trajectory, frames: int, resolution: float, name: str) -> int:
