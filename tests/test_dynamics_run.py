@@ -491,6 +491,9 @@ def test_an_explosion_is_told(tmp_path):
         ({"timestep": 0.0}, "timestep must be a number above 0, got 0.0"),
         ({"temperature": -1}, "temperature must be a number from 0 on, got -1"),
         ({"ensemble": "npt", "pressure": float("nan")}, "pressure must be a number, got nan"),
+        ({"ensemble": "npt", "pressure": -float("inf")}, "pressure must be a number, got -inf"),
+        ({"timestep": float("inf")}, "timestep must be a number above 0, got inf"),
+        ({"ensemble": "nvt", "thermostat": "nose-hoover", "temperature": 0}, "temperature must be above 0 for a Nosé"),
     ],
 )
 def test_settings_are_checked(wrong, text):
