@@ -102,9 +102,11 @@ def _numbers(file: str, index: str) -> Iterable[int]:
 
 
 def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: bool = False) -> None:
-    """Refuse unknown elements, positions that are no numbers, and frames without a period where stress is wanted."""
+    """Refuse frames without atoms or, for stress, without a period, unknown elements, positions that are no numbers."""
     import numpy as np
 
+    if not len(atoms):
+        raise UsageError(f"{where} has no atoms")
     for i, symbol in enumerate(atoms.get_chemical_symbols()):
         if symbol not in elements:
             raise UsageError(f"{where}, atom {i} is {symbol}; this model knows {', '.join(elements)}")
