@@ -16,7 +16,7 @@ from anipot.dynamics import correlation
 from anipot.dynamics.body import body_frame
 from anipot.dynamics.correlation import LIGHT, Array, autocorrelation, density, lobe
 from anipot.dynamics.spectrum import DECADIC, DynamicsSpectrum
-from anipot.dynamics.temperature import BOLTZMANN, ENERGY, kinetic_temperature
+from anipot.dynamics.temperature import BOLTZMANN, ENERGY, held_atoms, kinetic_temperature
 from anipot.dynamics.trajectory import Trajectory
 from anipot.units import AVOGADRO, ELEMENTARY_CHARGE, HARTREE_TO_JOULE, SPEED_OF_LIGHT
 
@@ -67,7 +67,8 @@ def power_spectrum(
         trajectory tells it: 17 cm⁻¹ at 3 600 cm⁻¹ and 0.5 fs.
     internal
         Whether velocities are those that someone sees who turns with the molecule (``body_frame``): rotation widens
-        lines by tens of cm⁻¹ and fills the region below 100 cm⁻¹. Only for free systems, and the default there.
+        lines by tens of cm⁻¹ and fills the region below 100 cm⁻¹. Only for free systems, and the default there unless
+        atoms are fixed, against which the others vibrate.
 
     Raises
     ------
@@ -88,7 +89,9 @@ def power_spectrum(
     """
     chosen = slice(None) if atoms is None else np.asarray(atoms)
     temperature = _temperature(trajectory, temperature)
-    if not trajectory.periodic if internal is None else internal:
+    if internal is None:
+        internal = not trajectory.periodic and not len(held_atoms(trajectory))
+    if internal:
         trajectory = body_frame(trajectory)
     velocities = trajectory.velocities
     if velocities is None:

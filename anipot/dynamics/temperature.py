@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anipot.dynamics.body import LINEAR, inertia, rotation
 from anipot.dynamics.correlation import Array
@@ -37,10 +38,15 @@ def degrees_of_freedom(trajectory: Trajectory) -> int:
 
     Atoms that never move are fixed, and hold the others: nothing else is taken away then.
     """
+    held = len(held_atoms(trajectory))
+    return 3 * (len(trajectory.masses) - held) if held else unheld_degrees(trajectory)
+
+
+def held_atoms(trajectory: Trajectory) -> NDArray[np.int64]:
+    """Return the indices of atoms that never move, where others do: they were fixed."""
     velocities = velocities_of(trajectory)
     each = np.einsum("tni,tni,n->n", velocities, velocities, trajectory.masses)
-    held = int((each < HELD * each.mean()).sum())
-    return 3 * (len(each) - held) if held else unheld_degrees(trajectory)
+    return np.flatnonzero(each < HELD * each.mean())
 
 
 def unheld_degrees(trajectory: Trajectory) -> int:
