@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -15,6 +16,7 @@ from ase.optimize import FIRE
 import anipot
 from anipot.cli import main
 from anipot.optimization.paths import BatchedNEB
+from anipot.workfolder import WorkFolder
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +178,25 @@ def test_command(sella, tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(values["energies_ev"], energies - energies[0], atol=1e-6)
     assert values["barrier_ev"] == pytest.approx(max(values["energies_ev"]))
     assert sum(one < 0 for one in values["transition_state"]["frequencies_per_cm"]) == 1
+
+
+@pytest.mark.parametrize("name", ["end.xyz", "--between", "--model"])
+def test_command_keeps_what_it_reads(tmp_path, monkeypatch, capsys, name):
+    """All that is named may lie in the folder of the last command, which is to be replaced."""
+    monkeypatch.chdir(tmp_path)
+    start, end = umbrella()
+    WorkFolder("out", ["neb"])
+    inside = Path("out/inside.safetensors" if name == "--model" else "out/inside.xyz")
+    ase.io.write("start.xyz", start)
+    ase.io.write("end.xyz", end)
+    if name == "--model":
+        anipot.load().save(inside)
+    else:
+        ase.io.write(inside, end)
+    files = ["start.xyz", str(inside)] if name == "end.xyz" else ["start.xyz", "end.xyz", name, str(inside)]
+    assert main(["neb", *files, "--folder", "out", "--overwrite"]) == 2
+    assert f"{inside} lies in out, which --overwrite would delete" in capsys.readouterr().err
+    assert inside.exists()
 
 
 def test_command_marks_what_did_not_converge(tmp_path, monkeypatch, capsys):

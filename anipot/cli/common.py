@@ -163,8 +163,10 @@ def open_folder(args: argparse.Namespace, resume: bool = False) -> Any:
     from anipot.workfolder import WorkFolder, can_draw
 
     path = Path(args.folder or f"{Path(args.file).stem}_{args.command}")
-    if args.overwrite and Path(args.file).resolve().is_relative_to(path.resolve()):
-        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
+    for name in ("file", "end", "between", "model"):
+        read = getattr(args, name, None)
+        if args.overwrite and read and Path(read).exists() and Path(read).resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{read} lies in {path}, which --overwrite would delete")
     try:
         folder = WorkFolder(path, args.argv, overwrite=args.overwrite, resume=resume)
     except FileNotFoundError as error:
