@@ -80,6 +80,21 @@ def _unpadded(
         yield Atoms(numbers[real].numpy(), positions[real].numpy(), cell=cells[b], pbc=periodic[b])
 
 
+def fixed_atoms(atoms: Atoms) -> NDArray[np.int64]:
+    """Return the indices of the atoms that ``FixAtoms`` holds; other constraints are passed over.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> water = molecule("H2O")
+    >>> water.set_constraint(FixAtoms([0]))
+    >>> fixed_atoms(water).tolist()
+    [0]
+    """
+    held = [one.get_indices() for one in atoms.constraints if isinstance(one, FixAtoms)]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *held]))
+
+
 def free_atoms(atoms: Atoms) -> NDArray[np.int64]:
     """Return the indices of the atoms that no ``FixAtoms`` holds.
 
@@ -96,14 +111,13 @@ def free_atoms(atoms: Atoms) -> NDArray[np.int64]:
     >>> free_atoms(water).tolist()
     [1, 2]
     """
-    free = np.ones(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms):
             raise ValueError(f"the constraint {type(constraint).__name__} is not supported here; FixAtoms is")
-        free[constraint.get_indices()] = False
-    if not free.any():
+    free = np.setdiff1d(np.arange(len(atoms)), fixed_atoms(atoms))
+    if not len(free):
         raise ValueError("all atoms are fixed: nothing is left to move")
-    return np.flatnonzero(free)
+    return free
 
 
 def defined_properties(model: Potential, atoms: Atoms) -> list[str]:

@@ -60,7 +60,7 @@ class WorkFolder:
             if not self.path.is_dir() or (any(self.path.iterdir()) and not (overwrite and mine)):
                 why = "exists already" if mine else "exists already, and anipot has not made it"
                 raise FileExistsError(f"{self.path} {why}; choose another folder{' or overwrite it' if mine else ''}")
-            shutil.rmtree(self.path)
+            _empty(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         from anipot import __version__ as version
 
@@ -101,6 +101,15 @@ class WorkFolder:
         """
         for ending in ("png", "svg"):
             axes.figure.savefig(self / f"{name}.{ending}", dpi=150)
+
+
+def _empty(path: Path) -> None:
+    """Delete what is in a folder, which itself stays: it may be where we stand, or a link."""
+    for inside in path.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
 
 
 def write_atomically(path: str, write: Callable[[str], object]) -> None:

@@ -98,3 +98,12 @@ def test_cells(tmp_path):
 def test_bad_usage(frames, capsys, extra, text):
     assert main(["opt", "three.xyz", *extra]) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["opt", "vib", "md", "neb", "sp"])
+def test_frames_without_atoms(frames, tmp_path, capsys, command):
+    ase.io.write("none.xyz", Atoms())
+    more = {"md": ["--steps", "1"], "neb": ["none.xyz"]}.get(command, [])
+    assert main([command, "none.xyz", *more]) == 2
+    assert "none.xyz, frame 0 has no atoms" in capsys.readouterr().err
+    assert not list(tmp_path.glob(f"none_{command}"))

@@ -73,6 +73,11 @@ def test_refusals():
         radial_distribution(box, "O", "N")
     with pytest.raises(ValueError, match=r"between 0 and half of the cell, 4\.\d+ Å, got 9 Å"):
         radial_distribution(box, "O", "O", last=9)
+    with pytest.raises(ValueError, match="width of a bin must be above 0 Å, got 0"):
+        radial_distribution(box, "O", "O", width=0)
+    single = read_trajectory([Atoms("OH", [[0, 0, 0], [0, 0, 1]], cell=[9] * 3, pbc=True)] * 3, interval=1.0)
+    with pytest.raises(ValueError, match="has one atom 'O', which has no other beside it"):
+        radial_distribution(single, "O", "O")
     free = read_trajectory([Atoms("H2", [[0, 0, 0], [0, 0, 0.7]])] * 3, interval=1.0)
     with pytest.raises(ValueError, match="has no three periodic axes"):
         radial_distribution(free, "H", "H")

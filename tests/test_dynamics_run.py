@@ -13,12 +13,25 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.md import velocitydistribution
 
 import anipot
 from anipot import CELU, AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Ensemble, Potential
 from anipot.cli import main
-from anipot.dynamics import DynamicsError, Guard, MolecularDynamics, Settings, read_h5md, read_log
+from anipot.dynamics import (
+    DynamicsError,
+    Guard,
+    MolecularDynamics,
+    Settings,
+    kinetic_temperature,
+    read_h5md,
+    read_log,
+    read_trajectory,
+)
 from anipot.dynamics.guard import bonds, num_parts
+from anipot.dynamics.temperature import degrees_of_freedom
+from anipot.sampling.dynamics import draw_momenta
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +123,19 @@ def test_pieces_make_the_unbroken_run(model, box, tmp_path, name):
     ratios = cells[-1] / cells[0]
     assert (np.abs(ratios - 1).max() > 1e-9) == (name in ("npt", "npt-full"))
     assert (np.ptp(ratios) > 1e-9) == (name == "npt-full")
+
+
+def test_the_first_frame_is_written_once(model, water, tmp_path):
+    """Also where a run ends before its first step, and goes on, in another process or in this one."""
+    for steps, more in ((0, []), (0, ["--resume"]), (10, ["--resume"])):
+        assert md(model, water, tmp_path / "a", steps, "--format", "both", *more) == 0
+    assert steps_of(tmp_path / "a") == [0, 5, 10]
+    assert read_log(tmp_path / "a" / "md.log")["step"].tolist() == [0, 5, 10]
+    assert [frame.info["step"] for frame in read_h5md(tmp_path / "a" / "trajectory.h5")] == [0, 5, 10]
+    run = MolecularDynamics(molecule("H2O"), model, tmp_path / "b", interval=5)
+    for steps in (0, 0, 10):
+        run.run(steps)
+    assert steps_of(tmp_path / "b") == [0, 5, 10]
 
 
 def test_both_formats_hold_the_same(model, box, tmp_path):
@@ -264,6 +290,17 @@ def test_damaged_checkpoints_and_trajectories(model, water, tmp_path, capsys):
     assert "is not a checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [20, 3000, -200])
+def test_a_file_that_is_cut_off_is_refused_at_once(model, water, tmp_path, size):
+    """HDF5 waits for what a writer might still add, and reads zeros where there is nothing."""
+    assert md(model, water, tmp_path / "t", 10, "--format", "h5md") == 0
+    file = tmp_path / "t" / "trajectory.h5"
+    whole = file.stat().st_size
+    os.truncate(file, size % whole)
+    with pytest.raises(ValueError, match=f"trajectory.h5 is cut off: {size % whole} bytes are left of "):
+        read_trajectory(file)
+
+
 def test_the_folder_holds_what_it_should(model, water, tmp_path, monkeypatch, capsys):
     out = tmp_path / "t"
     assert md(model, water, out, 20) == 0
@@ -306,6 +343,29 @@ def test_chains_conserve_their_energy_and_langevin_has_none(tmp_path):
     assert np.isnan(read_log(run.log)["drift_meV_per_atom"]).all()
 
 
+@pytest.mark.parametrize(("thermostat", "fixed"), [("nose-hoover", []), ("langevin", [0, 1])])
+def test_a_thermostat_heats_what_moves(tmp_path, thermostat, fixed):
+    """Not 500 K where 9 of 15 degrees of freedom move; fixed atoms are not counted as cold ones."""
+    atoms = anipot.optimize(molecule("CH4"), "mini")[0].atoms
+    atoms.set_constraint([FixAtoms(fixed)] if fixed else None)
+    settings = Settings("nvt", thermostat=thermostat, friction=0.02, tdamp=20)
+    MolecularDynamics(atoms, "mini", tmp_path, settings, interval=4).run(5000)
+    trajectory = read_trajectory(tmp_path / "trajectory.xyz").after(300)
+    assert kinetic_temperature(trajectory) == pytest.approx(300, rel=0.15)
+    assert degrees_of_freedom(trajectory) == 9
+    np.testing.assert_allclose(np.ptp(trajectory.positions[:, fixed], axis=0), 0)
+
+
+def test_a_chain_wants_nothing_fixed(model, tmp_path, capsys):
+    atoms = molecule("CH4")
+    atoms.set_constraint(FixAtoms([0]))
+    ase.io.write(tmp_path / "held.xyz", atoms)
+    assert md(model, tmp_path / "held.xyz", tmp_path / "out", 5, *ENSEMBLES["nose-hoover"]) == 2
+    assert "a Langevin thermostat does; the structure has FixAtoms" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert md(model, tmp_path / "held.xyz", tmp_path / "out", 5, *ENSEMBLES["langevin"]) == 0
+
+
 def test_nve_drift_goes_with_the_square_of_the_step(tmp_path):
     """Velocity Verlet: the energy wobbles by O(dt²)."""
     wobble = []
@@ -320,6 +380,18 @@ def test_nve_drift_goes_with_the_square_of_the_step(tmp_path):
 
 def potential_of_mini():
     return anipot.load(dtype=torch.float64)
+
+
+def test_fixed_atoms_hold_the_others():
+    """Their drift and rotation against them are vibrations, from which nothing is taken."""
+    atoms, drawn = molecule("CH3OH"), molecule("CH3OH")
+    for one in (atoms, drawn):
+        one.set_constraint(FixAtoms([0, 2]))
+    draw_momenta(atoms, 300.0, np.random.default_rng(0))
+    draw = getattr(velocitydistribution, "thermalize_momenta", None)  # of later releases of ASE
+    draw = draw or velocitydistribution.MaxwellBoltzmannDistribution
+    draw(drawn, temperature_K=300.0, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(atoms.get_momenta(), drawn.get_momenta(), atol=1e-12)
 
 
 def test_initial_momenta_do_not_drift(model, water, box, tmp_path):
@@ -419,6 +491,9 @@ def test_an_explosion_is_told(tmp_path):
         ({"timestep": 0.0}, "timestep must be a number above 0, got 0.0"),
         ({"temperature": -1}, "temperature must be a number from 0 on, got -1"),
         ({"ensemble": "npt", "pressure": float("nan")}, "pressure must be a number, got nan"),
+        ({"ensemble": "npt", "pressure": -float("inf")}, "pressure must be a number, got -inf"),
+        ({"timestep": float("inf")}, "timestep must be a number above 0, got inf"),
+        ({"ensemble": "nvt", "thermostat": "nose-hoover", "temperature": 0}, "temperature must be above 0 for a Nosé"),
     ],
 )
 def test_settings_are_checked(wrong, text):

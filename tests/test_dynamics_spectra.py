@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -175,6 +176,11 @@ def test_refusals(vibrating):
         power_spectrum(trajectory, resolution=1)
     with pytest.raises(ValueError, match=r"frames every 2 fs tell wavenumbers up to 6671 cm⁻¹, .* to 9000 cm⁻¹"):
         power_spectrum(trajectory, resolution=RESOLUTION, last=9000)
+    with pytest.raises(ValueError, match=r"the temperature of .* is 0 K: give one above 0 K"):
+        power_spectrum(trajectory, resolution=RESOLUTION, temperature=0)
+    still = replace(trajectory, velocities=np.zeros_like(trajectory.velocities))
+    with pytest.raises(ValueError, match="is 0 K: nothing moves in it"):
+        power_spectrum(still, resolution=RESOLUTION)
     with pytest.raises(ValueError, match="no window 'tukeyish'"):
         power_spectrum(trajectory, window="tukeyish")
     with pytest.raises(ValueError, match="has no property head named 'dipole'; it has none"):
@@ -320,9 +326,21 @@ def test_turning_with_the_molecule(vibrating):
     assert power_spectrum(turning, **options).area(0, 200) < 0.01
 
 
+def test_nobody_turns_with_what_is_fixed():
+    """An atom that swings about a fixed one vibrates; seen from a frame that turns with both, nothing would move."""
+    positions = np.zeros((20000, 2, 3))
+    positions[:, 1, 2] = 1
+    positions[:, 1, 0] = 0.01 * np.sin(2 * np.pi * LIGHT * 1500 * 0.5 * np.arange(20000))
+    swinging = Trajectory(np.array([6, 1]), np.array([12.0, 1.0]), positions, 0.5)
+    spectrum = power_spectrum(swinging)
+    assert spectrum.peaks() == pytest.approx([1500], abs=0.1)
+    assert spectrum.area() == pytest.approx(3, rel=0.01), "all heat of three directions is in one of them"
+
+
 def test_a_molecule_that_falls_apart_is_told():
     x = np.zeros((400, 2, 3))
-    x[:, 1, 0] = 0.74 + 0.01 * np.arange(400) + 0.01 * np.sin(np.arange(400))
+    x[:, 1, 0] = 0.37 + 0.005 * np.arange(400) + 0.005 * np.sin(np.arange(400))
+    x[:, 0] = -x[:, 1]
     with pytest.warns(UserWarning, match="begins with 1 bonded parts and ends with 2"):
         power_spectrum(Trajectory(np.array([1, 1]), np.ones(2), x, 0.5), resolution=200)
 

@@ -234,6 +234,24 @@ def test_energies_do_not_rise(model):
         assert one.energies[-1] <= accepted.min() + 2e-5
 
 
+@pytest.mark.parametrize("precondition", [True, False])
+def test_who_runs_out_of_steps_is_not_left_uphill(model, precondition):
+    """Wherever it is cut, a relaxation ends at the lowest geometry so far, not at a step that would be undone."""
+    options = {"precondition": precondition, "fmax": 1e-3}
+    start = rattled(("HCOOH",), amount=0.4)
+    whole = anipot.optimize(start, model, **options)[0].energies
+    risen = [i for i in range(2, len(whole) - 1) if whole[i] > whole[:i].min() + 1e-4]
+    assert risen
+    for steps in risen[:4]:
+        one = anipot.optimize(start, model, steps=steps, **options)[0]
+        assert (one.converged, one.steps) == (False, steps)
+        np.testing.assert_allclose(one.energies[:-1], whole[:steps], atol=1e-9)
+        assert one.energy == pytest.approx(whole[:steps].min(), abs=2e-5)
+        assert one.energies[-1] == pytest.approx(one.energy, abs=1e-9)
+        assert one.fmax == pytest.approx(np.linalg.norm(one.atoms.get_forces(), axis=1).max())
+        assert f"{one.fmax:.3g}" in one.why
+
+
 @pytest.mark.parametrize(
     ("atoms", "options", "text"),
     [
@@ -245,6 +263,8 @@ def test_energies_do_not_rise(model):
         (molecule("H2O"), {"cell": True}, "system 0 .*must repeat"),
         (molecule("H2O"), {"method": "newton"}, "'newton'"),
         (molecule("H2O"), {"fmax": 0}, "fmax must be above 0"),
+        (molecule("H2O"), {"pressure": 1.0}, "a pressure of 1 GPa acts on cells that relax: set cell=True"),
+        (molecule("H2O"), {"cell": True, "pressure": float("nan")}, "pressure must be a finite number of GPa, got nan"),
         (molecule("H2O"), {"batch_size": 0}, "batch_size must be at least 1"),
         (molecule("H2O"), {"method": "fire", "precondition": True}, "lbfgs"),
     ],

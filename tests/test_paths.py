@@ -2,10 +2,12 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.mep import NEB
@@ -14,6 +16,7 @@ from ase.optimize import FIRE
 import anipot
 from anipot.cli import main
 from anipot.optimization.paths import BatchedNEB
+from anipot.workfolder import WorkFolder
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,20 @@ def test_goes_through_a_guess(model):
     assert 0.08 < found.barrier < 0.16  # 0.125 eV by experiment
 
 
+@pytest.mark.parametrize("images", [3, 4])
+def test_few_images_by_way_of_a_guess(model, images):
+    """The guess itself may be all that stands between it and an end."""
+    start, end = umbrella()
+    flat = start.copy()
+    flat.positions[:, 2] = 0
+    found = anipot.reaction_path(start, end, model, images=images, between=flat, steps=3)
+    assert len(found.images) == images
+    assert 0.1 < found.barrier < 0.5
+    flat.positions[0, 0] = np.nan
+    with pytest.raises(ValueError, match="atom 0 stands at"):
+        anipot.reaction_path(start, end, model, images=images, between=flat)
+
+
 def test_fixed_atoms_stay(model):
     start, end = umbrella()
     for atoms in (start, end):
@@ -139,6 +156,8 @@ def test_transition_states_are_of_molecules(model):
     atoms = molecule("NH3", cell=[5, 5, 5], pbc=True)
     with pytest.raises(ValueError, match="periodic"):
         anipot.transition_state(atoms, model)
+    with pytest.raises(ValueError, match="this is a single atom"):
+        anipot.transition_state(Atoms("H"), model)
 
 
 def test_command(sella, tmp_path, monkeypatch, capsys):
@@ -159,6 +178,25 @@ def test_command(sella, tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(values["energies_ev"], energies - energies[0], atol=1e-6)
     assert values["barrier_ev"] == pytest.approx(max(values["energies_ev"]))
     assert sum(one < 0 for one in values["transition_state"]["frequencies_per_cm"]) == 1
+
+
+@pytest.mark.parametrize("name", ["end.xyz", "--between", "--model"])
+def test_command_keeps_what_it_reads(tmp_path, monkeypatch, capsys, name):
+    """All that is named may lie in the folder of the last command, which is to be replaced."""
+    monkeypatch.chdir(tmp_path)
+    start, end = umbrella()
+    WorkFolder("out", ["neb"])
+    inside = Path("out/inside.safetensors" if name == "--model" else "out/inside.xyz")
+    ase.io.write("start.xyz", start)
+    ase.io.write("end.xyz", end)
+    if name == "--model":
+        anipot.load().save(inside)
+    else:
+        ase.io.write(inside, end)
+    files = ["start.xyz", str(inside)] if name == "end.xyz" else ["start.xyz", "end.xyz", name, str(inside)]
+    assert main(["neb", *files, "--folder", "out", "--overwrite"]) == 2
+    assert f"{inside} lies in out, which --overwrite would delete" in capsys.readouterr().err
+    assert inside.exists()
 
 
 def test_command_marks_what_did_not_converge(tmp_path, monkeypatch, capsys):

@@ -253,6 +253,22 @@ def test_entropies_are_those_of_tables(model, name, observed, entropy):
     assert heat.entropy / (units.J / units.mol) == pytest.approx(entropy, abs=0.35)
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"spin": -0.5}, "spin must be 0, 0.5, 1, 1.5, …, got -0.5"),
+        ({"spin": 0.3}, "got 0.3"),
+        ({"spin": float("nan")}, "got nan"),
+        ({"symmetry_number": 0}, "symmetry_number must be 1, 2, 3, …, got 0"),
+        ({"symmetry_number": 1.5}, "got 1.5"),
+        ({"temperature": 0}, "temperature must be positive"),
+    ],
+)
+def test_thermochemistry_of_what_cannot_be(relaxed, options, text):
+    with pytest.raises(ValueError, match=text):
+        relaxed["H2O"].thermochemistry(**options)
+
+
 def test_low_modes(model, relaxed):
     modes = relaxed["CH3OH"]
     soft = replace(modes, frequencies=np.array([20.0, *modes.frequencies[1:]]))
@@ -376,6 +392,10 @@ def test_animation(relaxed, tmp_path):
         modes.animate(12)
 
 
+#: A system with an atom nowhere.
+LOST = Atoms("H2", [[0, 0, 0], [0, 0, np.nan]])
+
+
 @pytest.mark.parametrize(
     ("systems", "options", "error", "text"),
     [
@@ -386,7 +406,8 @@ def test_animation(relaxed, tmp_path):
         ([molecule("H2O")], {"masses": {0: 0.0}}, ValueError, "atom 0 has the mass 0.0 u"),
         ([molecule("H2O")], {"masses": "light"}, ValueError, "got 'light'"),
         ([molecule("H2O")] * 3, {"masses": [None, None]}, ValueError, "masses for 2 systems, but 3 systems"),
-        ([molecule("LiH")], {}, ValueError, "Li"),
+        ([molecule("C6H6"), molecule("LiH")], {}, ValueError, r"system 1 \(HLi\): atom 0 is Li; this model knows H"),
+        ([molecule("H2O"), molecule("NH3"), LOST], {}, ValueError, r"system 2 \(H2\): atom 1 stands at"),
     ],
 )  # fmt: skip
 def test_bad_input(model, systems, options, error, text):
@@ -397,14 +418,14 @@ def test_bad_input(model, systems, options, error, text):
 def test_bad_constraints(model):
     water = molecule("H2O")
     water.set_constraint(FixAtoms([0, 1, 2]))
-    with pytest.raises(ValueError, match="system 0: all atoms are fixed"):
+    with pytest.raises(ValueError, match=r"system 0 \(H2O\): all atoms are fixed"):
         anipot.normal_modes(water, model)
     water.set_constraint(FixBondLength(0, 1))
     with pytest.raises(ValueError, match="the constraint FixBondLengths is not supported"):
         anipot.normal_modes(water, model)
     charged = molecule("H2O")
     charged.info["charge"] = 1
-    with pytest.raises(ValueError, match="system 0: molecule 0 has a total charge of 1"):
+    with pytest.raises(ValueError, match=r"system 0 \(H2O\): molecule 0 has a total charge of 1"):
         anipot.normal_modes(charged, model)
 
 

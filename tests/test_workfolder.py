@@ -35,6 +35,23 @@ def test_a_folder_of_others_is_never_deleted(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_the_folder_where_we_stand_and_a_link_are_taken(tmp_path, monkeypatch):
+    """What a link in it leads to is not deleted."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "data").write_text("1")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", tmp_path / "link"):
+        folder = WorkFolder(path, ["vib"], overwrite=True)
+        folder.write_results({"a": 1})
+        (folder / "modes").mkdir()
+        (folder / "away").symlink_to(tmp_path / "precious")
+    WorkFolder(".", ["vib", "again"], overwrite=True)
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["command.txt"]
+    assert (tmp_path / "precious" / "data").exists()
+
+
 def test_an_empty_folder_is_taken(tmp_path):
     assert (WorkFolder(tmp_path, ["opt"]) / "command.txt").is_file()
 

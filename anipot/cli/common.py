@@ -104,9 +104,11 @@ def _numbers(file: str, index: str) -> Iterable[int]:
 
 
 def check_frame(where: Place, atoms: Any, elements: tuple[str, ...], stress: bool = False) -> None:
-    """Refuse unknown elements, positions that are no numbers, and frames without a period where stress is wanted."""
+    """Refuse frames without atoms or, for stress, without a period, unknown elements, positions that are no numbers."""
     import numpy as np
 
+    if not len(atoms):
+        raise UsageError(f"{where} has no atoms")
     for i, symbol in enumerate(atoms.get_chemical_symbols()):
         if symbol not in elements:
             raise UsageError(f"{where}, atom {i} is {symbol}; this model knows {', '.join(elements)}")
@@ -163,8 +165,10 @@ def open_folder(args: argparse.Namespace, resume: bool = False) -> Any:
     from anipot.workfolder import WorkFolder, can_draw
 
     path = Path(args.folder or f"{Path(args.file).stem}_{args.command}")
-    if args.overwrite and Path(args.file).resolve().is_relative_to(path.resolve()):
-        raise UsageError(f"{args.file} lies in {path}, which --overwrite would delete")
+    for name in ("file", "end", "between", "model"):
+        read = getattr(args, name, None)
+        if args.overwrite and read and Path(read).exists() and Path(read).resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{read} lies in {path}, which --overwrite would delete")
     try:
         folder = WorkFolder(path, args.argv, overwrite=args.overwrite, resume=resume)
     except FileNotFoundError as error:

@@ -101,13 +101,15 @@ def _guard(args: argparse.Namespace) -> Any:
 
 def _check(args: argparse.Namespace, atoms: Any, model: Any, settings: Any, guard: Any) -> None:
     """Refuse what can be refused before the folder of an earlier run is deleted."""
-    from anipot.dynamics.integrators import check_cell_moves
+    from anipot.dynamics.integrators import check_cell_moves, check_nothing_held
     from anipot.dynamics.run import check_intervals
     from anipot.sampling.committee import check_committee
 
     check_intervals(args.interval, args.checkpoint_interval)
     if settings.ensemble == "npt":
         check_cell_moves(atoms)
+    if settings.kind == ("nvt", "nose-hoover"):
+        check_nothing_held(atoms)
     if guard is not None:
         check_committee(model)
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+#: The first bytes of HDF5, and the length of the superblock that begins with them and says how long a file is.
+SIGNATURE, SUPERBLOCK = b"\x89HDF\r\n\x1a\n", 48
 #: Frames that are kept in memory before they are written.
 BUFFERED = 100
 #: Of what has a value in each frame: where it stands, its unit there, and what a value of ASE is multiplied with.
@@ -170,11 +172,12 @@ def open_h5md(path: str | Path) -> Any:
     """
     import h5py
 
+    _check_size(path)
     failure: Exception = ValueError()
     for mode in ({}, {"swmr": True}):
         try:
             file = h5py.File(path, "r", **mode)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             failure = error
             continue
         if "h5md" not in file or "particles" not in file:
@@ -182,6 +185,21 @@ def open_h5md(path: str | Path) -> Any:
             raise ValueError(f"{path} is HDF5 but not H5MD: it has no groups h5md and particles")
         return file
     raise ValueError(f"{path} cannot be read: {failure}") from failure
+
+
+def _check_size(path: str | Path) -> None:
+    """Refuse a file that is shorter than it says: HDF5, which may take it for one that grows, would wait for the rest.
+
+    The layout of the superblock, of versions 2 and 3, is that of the HDF5 File Format Specification, II.A.
+    """
+    with open(path, "rb") as file:
+        head = file.read(SUPERBLOCK)
+    size = os.path.getsize(path)
+    if head[:8] != SIGNATURE or (len(head) == SUPERBLOCK and (head[8] not in (2, 3) or head[9] != 8)):
+        return  # of another kind; HDF5 says what is wrong with it, if anything
+    end = int.from_bytes(head[28:36], "little") if len(head) == SUPERBLOCK else SUPERBLOCK
+    if size < end:
+        raise ValueError(f"{path} is cut off: {size} bytes are left of {end} or more")
 
 
 def num_frames(file: Any) -> int:

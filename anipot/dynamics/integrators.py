@@ -9,6 +9,8 @@ import numpy as np
 from ase import units
 
 from anipot.dynamics.settings import Settings
+from anipot.dynamics.temperature import unheld_degrees
+from anipot.dynamics.trajectory import Trajectory
 
 
 def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
@@ -26,7 +28,8 @@ def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
     Raises
     ------
     ValueError
-        For a barostat where something is fixed, or without three periodic axes and a cell with a volume.
+        For a Nosé–Hoover chain or a barostat where something is fixed, and for a barostat without three periodic axes
+        and a cell with a volume.
 
     Examples
     --------
@@ -51,9 +54,41 @@ def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
     from ase.md import nose_hoover_chain as chains
 
     if kind == ("nvt", "nose-hoover"):
-        return chains.NoseHooverChainNVT(atoms, step, kelvin, tdamp)
+        check_nothing_held(atoms)
+        return counted(chains.NoseHooverChainNVT(atoms, step, kelvin, tdamp))
     barostat = chains.MTKNPT if kind[1] == "full" else chains.IsotropicMTKNPT
-    return barostat(atoms, step, kelvin, settings.pressure * units.bar, tdamp, pdamp)
+    return counted(barostat(atoms, step, kelvin, settings.pressure * units.bar, tdamp, pdamp))
+
+
+def counted(dynamics: Any) -> Any:
+    """Let the Nosé–Hoover chain of some dynamics count what moves.
+
+    ASE counts three degrees of freedom for each atom. Chains scale momenta, so that a drift and rotation of zero stay
+    zero: their share of the heat would go to the vibrations, which in CH4 at 300 K were at 500 K.
+    """
+    atoms, chain = dynamics.atoms, dynamics._thermostat
+    one = Trajectory(
+        atoms.numbers, atoms.get_masses(), atoms.positions[None], 1.0, atoms.get_velocities()[None], pbc=atoms.pbc
+    )
+    degrees = unheld_degrees(one)
+    chain._num_atoms_global = degrees / 3  # only ever used times three
+    chain._Q[0] = degrees * chain._kT * chain._tdamp**2
+    return dynamics
+
+
+def check_nothing_held(atoms: Any) -> None:
+    """Refuse constraints, of which chains of ASE know nothing: fixed atoms gather momentum, the rest freezes.
+
+    Raises
+    ------
+    ValueError
+        Naming the constraints.
+    """
+    if atoms.constraints:
+        kinds = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
+        raise ValueError(
+            f"a Nosé–Hoover chain does not go with constraints, a Langevin thermostat does; the structure has {kinds}"
+        )
 
 
 def check_cell_moves(atoms: Any) -> None:

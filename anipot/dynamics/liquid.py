@@ -73,7 +73,8 @@ def radial_distribution(
     ImportError
         Without MDAnalysis.
     ValueError
-        For free systems, elements that are not there, and distances beyond half of the cell.
+        For free systems, elements that are not there or on one atom only, distances beyond half of the cell, and a
+        width that is not above 0.
 
     Examples
     --------
@@ -89,11 +90,15 @@ def radial_distribution(
         raise ValueError(f"{trajectory.name} has no three periodic axes, which a density needs")
     half = 0.5 * min(1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max() for cell in trajectory.cells)
     last = min(FAR, half) if last is None else last
+    if not width > 0:
+        raise ValueError(f"the width of a bin must be above 0 Å, got {width}")
     if not 0 < last <= half * (1 + 1e-9):
         raise ValueError(f"the last distance must be between 0 and half of the cell, {half:.2f} Å, got {last:g} Å")
     universe = _universe(library, trajectory)
     first, second = (universe.atoms[atoms_of(trajectory, symbol)] for symbol in (one, other))
     block = (1, 1) if one == other else None  # an atom is not its own neighbor
+    if one == other and len(first) < 2:
+        raise ValueError(f"{trajectory.name} has one atom {one!r}, which has no other beside it")
     bins = max(1, round(last / width))
     found = (
         library.analysis.rdf.InterRDF(first, second, nbins=bins, range=(0.0, last), exclusion_block=block).run().results

@@ -74,6 +74,11 @@ class Record:
         self.uncertain, self._parts = facts["uncertain"], facts["parts"]
         self._bonds = None
 
+    @property
+    def counted(self) -> bool:
+        """Whether a checkpoint counts what was written; that of step 0 has the first frame in it already."""
+        return bool(self._marks)
+
     def open(self, stack: ExitStack) -> None:
         """Open the files and cut them to what the checkpoint counts."""
         for name, kind in self.kinds.items():

@@ -153,7 +153,7 @@ class MolecularDynamics:
         with ExitStack() as stack:
             stop = stack.enter_context(stop_signals())
             self._record.open(stack)
-            if self.step == 0:
+            if not self._record.counted:
                 self._look()
                 self._save()
             bar = stack.enter_context(progress_bar(steps, self.step, not progress))

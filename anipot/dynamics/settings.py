@@ -73,9 +73,11 @@ class Settings:
                 continue
             object.__setattr__(self, field.name, float(value))
             least = {"temperature": 0.0, "friction": 0.0, "pressure": float("-inf")}.get(field.name)
-            if not (float(value) > 0 if least is None else least <= float(value) < float("inf")):
+            if not (abs(value) < float("inf") and (value > 0 if least is None else value >= least)):
                 bound = "a number above 0" if least is None else "a number" if least else "a number from 0 on"
                 raise ValueError(f"{field.name} must be {bound}, got {value}")
+        if self.temperature == 0 and "tdamp" in READ[self.kind]:
+            raise ValueError("temperature must be above 0 for a Nosé–Hoover chain, whose mass it is a factor of")
 
     @property
     def kind(self) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from anipot.dynamics import correlation
 from anipot.dynamics.body import body_frame
 from anipot.dynamics.correlation import LIGHT, Array, autocorrelation, density, lobe
 from anipot.dynamics.spectrum import DECADIC, DynamicsSpectrum
-from anipot.dynamics.temperature import BOLTZMANN, ENERGY, kinetic_temperature
+from anipot.dynamics.temperature import BOLTZMANN, ENERGY, held_atoms, kinetic_temperature
 from anipot.dynamics.trajectory import Trajectory
 from anipot.units import AVOGADRO, ELEMENTARY_CHARGE, HARTREE_TO_JOULE, SPEED_OF_LIGHT
 
@@ -67,12 +67,14 @@ def power_spectrum(
         trajectory tells it: 17 cm⁻¹ at 3 600 cm⁻¹ and 0.5 fs.
     internal
         Whether velocities are those that someone sees who turns with the molecule (``body_frame``): rotation widens
-        lines by tens of cm⁻¹ and fills the region below 100 cm⁻¹. Only for free systems, and the default there.
+        lines by tens of cm⁻¹ and fills the region below 100 cm⁻¹. Only for free systems, and the default there unless
+        atoms are fixed, against which the others vibrate.
 
     Raises
     ------
     ValueError
-        If the trajectory is too short for the resolution, or its frames stand too far apart for ``last``.
+        If the trajectory is too short for the resolution, its frames stand too far apart for ``last``, or its
+        temperature is not above 0.
 
     Examples
     --------
@@ -86,9 +88,10 @@ def power_spectrum(
     array([1500.])
     """
     chosen = slice(None) if atoms is None else np.asarray(atoms)
-    if temperature is None:
-        temperature = kinetic_temperature(trajectory)
-    if not trajectory.periodic if internal is None else internal:
+    temperature = _temperature(trajectory, temperature)
+    if internal is None:
+        internal = not trajectory.periodic and not len(held_atoms(trajectory))
+    if internal:
         trajectory = body_frame(trajectory)
     velocities = trajectory.velocities
     if velocities is None:
@@ -147,9 +150,7 @@ def infrared_spectrum(
         raise ValueError(f"{trajectory.name} has no dipoles; a model with a dipole head can add them")
     if quantum not in QUANTUM:
         raise ValueError(f"quantum must be one of {', '.join(QUANTUM)}, got {quantum!r}")
-    temperature = kinetic_temperature(trajectory) if temperature is None else temperature
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0 K, got {temperature}")
+    temperature = _temperature(trajectory, temperature)
     if internal:
         trajectory = body_frame(trajectory)
     assert trajectory.dipoles is not None
@@ -191,6 +192,15 @@ def _spectrum(
             values = values * np.sinc(2 * LIGHT * trajectory.timestep * grid) ** 2
         grid, values = _without_timestep(grid, values, trajectory.timestep)
     return grid, values
+
+
+def _temperature(trajectory: Trajectory, given: float | None) -> float:
+    """Return the temperature, which spectra are divided by, in K."""
+    found = kinetic_temperature(trajectory) if given is None else given
+    if not 0 < found < math.inf:
+        what = "nothing moves in it, or velocities are no numbers" if given is None else "give one above 0 K"
+        raise ValueError(f"the temperature of {trajectory.name} is {found:g} K: {what}")
+    return found
 
 
 def _depth(trajectory: Trajectory, frames: int, resolution: float, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anipot.dynamics.body import LINEAR, inertia, rotation
 from anipot.dynamics.correlation import Array
@@ -15,6 +16,8 @@ BOLTZMANN = 1.38064852e-23
 ENERGY = ATOMIC_MASS * 1e10
 #: Share of the kinetic energy below which motion as a whole counts as none.
 STILL = 1e-4
+#: The same of the mean over atoms, below which an atom was held in its place: derivatives of splines leave rounding.
+HELD = 1e-12
 
 
 def velocities_of(trajectory: Trajectory) -> Array:
@@ -31,6 +34,22 @@ def velocities_of(trajectory: Trajectory) -> Array:
 
 
 def degrees_of_freedom(trajectory: Trajectory) -> int:
+    """Return three for each atom that moves, less those of the whole system that do not; see ``unheld_degrees``.
+
+    Atoms that never move are fixed, and hold the others: nothing else is taken away then.
+    """
+    held = len(held_atoms(trajectory))
+    return 3 * (len(trajectory.masses) - held) if held else unheld_degrees(trajectory)
+
+
+def held_atoms(trajectory: Trajectory) -> NDArray[np.int64]:
+    """Return the indices of atoms that never move, where others do: they were fixed."""
+    velocities = velocities_of(trajectory)
+    each = np.einsum("tni,tni,n->n", velocities, velocities, trajectory.masses)
+    return np.flatnonzero(each < HELD * each.mean())
+
+
+def unheld_degrees(trajectory: Trajectory) -> int:
     """Return 3N, less 3 if the center of mass stands still, less 2 or 3 if a free system does not rotate."""
     velocities, masses = velocities_of(trajectory), trajectory.masses
     free = 3 * len(masses)

@@ -226,8 +226,10 @@ def _whole(path: str | Path, drop_incomplete: bool) -> list[Any]:
 
 
 def _is_h5md(path: str | Path) -> bool:
+    from anipot.dynamics.h5md import SIGNATURE
+
     with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n" and Path(path).suffix.lower() in (".h5", ".h5md", ".hdf5")
+        return file.read(8) == SIGNATURE and Path(path).suffix.lower() in (".h5", ".h5md", ".hdf5")
 
 
 def _check_same(frames: list[Any], name: str) -> None:

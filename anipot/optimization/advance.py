@@ -94,6 +94,10 @@ class Run:
         if fmax < self.fmax:
             self._end(row, index, values, "")
         elif len(record) > self.steps:
+            if self.optimizer.rejects(row, energy):  # the last step is taken back, as if another came
+                values = self._back(row)
+                fmax = float(torch.linalg.vector_norm(values.forces[row], dim=-1).max()) * HARTREE_TO_EV
+                record[-1] = float(values.energies[row]), fmax
             self._end(row, index, values, f"the largest force is {fmax:.3g} eV/Å after {self.steps} steps")
         return index in self.found
 
@@ -105,10 +109,15 @@ class Run:
         self._end(row, index, values, f"the energy rises whichever way, at a largest force of {fmax:.3g} eV/Å")
         return True
 
+    def _back(self, row: int) -> Values:
+        """Return energies and forces where a system stood before the last step, or before all that went up."""
+        kept = self.optimizer.base if isinstance(self.optimizer, LBFGS) else self.batch.before
+        return self.batch.evaluate_row(row, kept)
+
     def _end(self, row: int, index: int, values: Values, why: str, good: bool = True) -> None:
         record = np.array(self._records.pop(index))
         if not good and len(record) > 1:
-            values = self.batch.evaluate_before()
+            values = self._back(row)
         atoms = self.batch.atoms(row, values, good or len(record) > 1)
         self.found[index] = Optimized(atoms, not why, why, record[:, 0], record[:, 1], self._paths.pop(index, None))
 

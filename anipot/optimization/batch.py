@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Batch:
         self.species = self.numbers.clone()
         self.free = torch.zeros(shape, dtype=torch.bool, device=device)
         self.x = torch.zeros(shape[0], self.lead + shape[1], 3, dtype=torch.float64, device=device)
-        self._before = self.x
+        self.before = self.x
         periodic = any(atoms.pbc.any() for atoms in frames)
         self.cell = self.x.new_zeros(shape[0], 3, 3) if periodic else None
         self.pbc = torch.zeros(shape[0], 3, dtype=torch.bool, device=device) if periodic else None
@@ -104,14 +104,14 @@ class Batch:
 
     def move(self, x: Tensor) -> None:
         """Go to other coordinates, and remember the present ones."""
-        self.x, self._before = x, self.x
+        self.x, self.before = x, self.x
 
     def keep(self, rows: Tensor, width: int) -> None:
         """Go on with some rows, and with the first places of each."""
         self.rows = [self.rows[row] for row in rows.tolist()]
         self.numbers, self.species = self.numbers[rows, :width], self.species[rows, :width]
         self.free, self.x = self.free[rows, :width], self.x[rows, : self.lead + width]
-        self._before = self._before[rows, : self.lead + width]
+        self.before = self.before[rows, : self.lead + width]
         if self.cell is not None and self.pbc is not None:
             self.cell, self.pbc = self.cell[rows], self.pbc[rows]
         if self.cells is not None and self.cell is not None:
@@ -119,40 +119,44 @@ class Batch:
 
     def evaluate(self) -> Values:
         """Return energies and forces at ``x``; a row that cannot be computed gets NaN and does not disturb others."""
-        coordinates, cell = self.x, self.cell
+        return self._evaluate(self.x, None)
+
+    def evaluate_row(self, row: int, x: Tensor) -> Values:
+        """Return the same of one row at other coordinates (B, R, 3), and NaN of all others."""
+        return self._evaluate(x, [row])
+
+    def _evaluate(self, x: Tensor, only: Sequence[int] | None) -> Values:
+        coordinates, cell = x, self.cell
         if self.cells is not None:
-            coordinates, cell = self.cells.geometry(self.x)
+            coordinates, cell = self.cells.geometry(x)
         errors: dict[int, str] = {}
         try:
-            result = self._single_point(coordinates, cell, slice(None))
+            if only is not None:
+                result, errors = self._one_by_one(coordinates, cell, only)
+            else:
+                result = self._single_point(coordinates, cell, slice(None))
         except ValueError:
-            result, errors = self._one_by_one(coordinates, cell)
+            result, errors = self._one_by_one(coordinates, cell, range(len(coordinates)))
         assert result.forces is not None
         energies, forces = result.energies, torch.where(self.free[..., None], result.forces, 0.0)
         if self.cells is not None and cell is not None and result.stress is not None:
             energies = self.cells.energies(energies, cell)
-            forces = self.cells.forces(self.x, forces, result.stress, cell)
+            forces = self.cells.forces(x, forces, result.stress, cell)
         return Values(energies, forces, coordinates, cell, result, errors)
-
-    def evaluate_before(self) -> Values:
-        """Return energies and forces where the systems stood before the last step."""
-        now, self.x = self.x, self._before
-        try:
-            return self.evaluate()
-        finally:
-            self.x = now
 
     def _single_point(self, coordinates: Tensor, cell: Tensor | None, rows: slice) -> SinglePoint:
         cell, pbc = (None if part is None else part[rows] for part in (cell, self.pbc))
         stress = self.cells is not None
         return single_point(self.model, self.species[rows], coordinates[rows], cell, pbc, stress=stress)
 
-    def _one_by_one(self, coordinates: Tensor, cell: Tensor | None) -> tuple[SinglePoint, dict[int, str]]:
+    def _one_by_one(
+        self, coordinates: Tensor, cell: Tensor | None, rows: Iterable[int]
+    ) -> tuple[SinglePoint, dict[int, str]]:
         energies = coordinates.new_full((len(coordinates),), torch.nan)
         forces = torch.full_like(coordinates, torch.nan)
         stress = coordinates.new_full((len(coordinates), 3, 3), torch.nan)
         errors = {}
-        for row in range(len(coordinates)):
+        for row in rows:
             try:
                 found = self._single_point(coordinates, cell, slice(row, row + 1))
             except ValueError as error:

@@ -51,11 +51,3 @@ class Cells:
         lower = torch.cat([torch.zeros_like(logarithm), logarithm.mT], dim=2)
         by_logarithm = torch.linalg.matrix_exp(torch.cat([upper, lower], dim=1))[:, :3, 3:]
         return torch.cat([by_logarithm / self.scale, forces @ deformation], dim=1)
-
-    def put(self, row: int, cell: Tensor, num_atoms: int) -> None:
-        """Hold another system in a row."""
-        self.cell[row], self.scale[row] = cell, num_atoms
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch."""
-        self.cell, self.scale = self.cell[rows], self.scale[rows]

@@ -56,6 +56,10 @@ class FIRE:
         step = time_step * self.velocity
         return x + step * (self.max_step / _length(step).clamp(min=1e-30)).clamp(max=1.0)
 
+    def rejects(self, row: int, energy: float) -> bool:
+        """No step is taken back."""
+        return False
+
     def forget(self, rows: Tensor) -> None:
         """Start anew in some rows, which hold other systems from now on."""
         self.velocity[rows], self.time_step[rows], self.mixing[rows] = 0.0, STEP, MIXING

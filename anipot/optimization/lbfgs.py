@@ -97,6 +97,10 @@ class LBFGS:
         longest = _longest(step).clamp(min=torch.finfo(step.dtype).tiny)
         return self.base + step * (self.radius / longest).clamp(max=1.0)[:, None, None]
 
+    def rejects(self, row: int, energy: float) -> bool:
+        """Whether a step of a row to this energy, Hartree, would be taken back."""
+        return bool(self.known[row]) and not energy <= float(self.energy[row]) + RISE
+
     def _restart(self, rows: Tensor) -> None:
         """Forget what led nowhere; a row to which this happens again is stuck."""
         self.stuck |= rows & self.restarted

@@ -196,7 +196,7 @@ def reaction_path(
     potential = potential_of(model)
     ends = [start.copy(), end.copy()]
     _check_ends(ends, between, images)
-    check_frames(ends, potential, cell=False)
+    check_frames([*ends, *([] if between is None else [between])], potential, cell=False)
     if relax_ends:
         ends = _relaxed(ends, potential)
     molecule = not any(atoms.pbc.any() or atoms.constraints for atoms in ends)
@@ -251,6 +251,7 @@ def _band(ends: Sequence[Atoms], between: Atoms | None, images: int, molecule: b
     band = [stops[0]]
     for first, last, count in zip(stops[:-1], stops[1:], counts, strict=True):
         part = [first.copy() for _ in range(count)] + [last.copy()]
-        NEB(part, method=METHOD).interpolate("idpp", mic=bool(first.pbc.any()))
+        if count > 1:  # or there is nothing between them
+            NEB(part, method=METHOD).interpolate("idpp", mic=bool(first.pbc.any()))
         band += part[1:]
     return band

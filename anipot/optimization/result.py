@@ -28,7 +28,7 @@ class Optimized:
     converged: bool
     #: "" if so, else what happened.
     why: str
-    #: (S + 1,) Hartree, at the start and after each of S steps.
+    #: (S + 1,) Hartree, at the start and after each of S steps; those of L-BFGS that went up were then taken back.
     energies: NDArray[np.float64]
     #: (S + 1,) eV/Å, the largest force on an atom (with cells: or on the deformation, as in ASE).
     forces_max: NDArray[np.float64]

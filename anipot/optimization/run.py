@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -94,6 +95,7 @@ def optimize(
     """
     potential = potential_of(model)
     _check_options(method, fmax, steps, memory, batch_size)
+    _check_pressure(pressure, cell)
     frames = frames_of(systems)
     check_frames(frames, potential, cell)
     if not frames:
@@ -127,6 +129,13 @@ def _optimizer(
         precondition = batch.cells is None and max(map(len, frames)) <= MOST_ATOMS
     metric = Preconditioner(batch.x, batch.lead) if precondition else None
     return LBFGS(batch.x, metric or Uniform(), memory), metric
+
+
+def _check_pressure(pressure: float, cell: bool) -> None:
+    if not math.isfinite(pressure):
+        raise ValueError(f"pressure must be a finite number of GPa, got {pressure}")
+    if pressure and not cell:
+        raise ValueError(f"a pressure of {pressure:g} GPa acts on cells that relax: set cell=True")
 
 
 def _check_options(method: str, fmax: float, steps: int, memory: int, batch_size: int | None) -> None:

@@ -95,7 +95,7 @@ def transition_state(
     ImportError
         Without Sella, ``pip install anipot[ts]``.
     ValueError
-        For systems that cannot be computed, and periodic ones.
+        For systems that cannot be computed, periodic ones, and single atoms.
 
     Examples
     --------
@@ -112,6 +112,8 @@ def transition_state(
     check_frames([atoms], potential, cell=False)
     if atoms.pbc.any():
         raise ValueError("transition_state is for molecules; this system is periodic")
+    if len(atoms) < 2:
+        raise ValueError("transition_state is for molecules; this is a single atom")
     converged = _follow(atoms, potential, fmax, steps)
     compute([atoms], potential)
     frequencies, mode = _modes(atoms, potential)

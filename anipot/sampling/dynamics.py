@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anipot.data.blocks import Block
 from anipot.data.memory import blocks_of_atoms
+from anipot.frames import fixed_atoms
 from anipot.interfaces.ase import Calculator
 from anipot.sampling.committee import disagreement
 from anipot.sampling.geometry import collides
@@ -157,11 +158,16 @@ def _is_broken(atoms: Any) -> bool:
 
 
 def draw_momenta(atoms: Any, temperature: float, rng: np.random.Generator) -> None:
-    """Draw momenta, then take out the drift and, of a free molecule, the rotation, without scaling up the rest."""
+    """Draw momenta, then take out the drift and, of a free molecule, the rotation, without scaling up the rest.
+
+    Where atoms are fixed nothing is taken out: they hold the others, whose drift and rotation are vibrations.
+    """
     from ase.md import velocitydistribution as ase_velocities
 
     draw = getattr(ase_velocities, "thermalize_momenta", None) or ase_velocities.MaxwellBoltzmannDistribution
     draw(atoms, temperature_K=temperature, rng=rng)
+    if len(fixed_atoms(atoms)):
+        return
     ase_velocities.Stationary(atoms, preserve_temperature=False)
     if not atoms.pbc.any() and len(atoms) > 1:
         with np.errstate(divide="ignore", invalid="ignore"):  # a linear molecule has a moment of inertia of zero

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from anipot.frames import Systems, frames_of, free_atoms
 from anipot.models import potential_of
 from anipot.optimization import optimize as optimize_all
+from anipot.optimization.inputs import check_frames
 from anipot.potential import Potential
 from anipot.spectroscopy.hessians import Batch, Derivatives, batches, curvatures, derivatives_of
 from anipot.spectroscopy.infrared import dipole_name, intensities
@@ -105,12 +106,12 @@ def normal_modes(
     """
     potential = potential_of(model)
     frames = frames_of(systems)
+    check_frames(frames, potential, cell=False)
     if members and len(potential) < 2:
         raise ValueError("members=True needs an ensemble, but this model has one member")
     each = _one_each(masses, len(frames))
     for i, atoms in enumerate(frames):
         try:
-            free_atoms(atoms)
             set_masses(atoms, each[i])
         except ValueError as error:
             raise ValueError(f"system {i}: {error}") from error

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anipot.derivatives import single_point
-from anipot.interfaces.ase import total_charge
 from anipot.potential import Potential
 from anipot.response import atomic_polar_tensors
-from anipot.structures import check_charge, pad
+from anipot.structures import pad
 
 #: Bytes that the Hessians of one batch may take.
 BATCH_BYTES = 128 * 2**20
@@ -45,11 +44,6 @@ class Derivatives(NamedTuple):
 
 def batches(frames: Sequence[Atoms], model: Potential) -> Iterator[Batch]:
     """Yield the systems from the largest down, in batches that pad little and take little memory."""
-    for i, atoms in enumerate(frames):
-        try:
-            check_charge(total_charge(atoms))
-        except ValueError as error:
-            raise ValueError(f"system {i}: {error}") from error
     waiting = sorted(range(len(frames)), key=lambda i: -len(frames[i]))
     while waiting:
         largest = len(frames[waiting[0]])

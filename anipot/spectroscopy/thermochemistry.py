@@ -97,7 +97,8 @@ def thermochemistry(
     Raises
     ------
     ValueError
-        If there are imaginary modes, naming them; for a molecule in parts; for values that are not positive.
+        If there are imaginary modes, naming them; for a molecule in parts; for values that are not positive; for a
+        spin or a symmetry number that cannot be.
     ImportError
         Without pymsym, if a symmetry number is wanted.
 
@@ -111,6 +112,7 @@ def thermochemistry(
     ('Dinfh', 2, 23.0)
     """
     _check(modes, temperature, pressure, low_modes, ignore_imaginary)
+    _check_counts(symmetry_number, spin)
     frequencies = modes.frequencies[modes.frequencies > 0]
     if low_modes == "raised":
         frequencies = np.maximum(frequencies, LOW)
@@ -166,6 +168,13 @@ def _check(modes: NormalModes, temperature: float, pressure: float, low_modes: s
             f"{formula} falls into {len(modes.parts)} parts that do not feel each other; take them one by one: each "
             "moves and turns on its own"
         )
+
+
+def _check_counts(symmetry_number: int | None, spin: float) -> None:
+    if symmetry_number is not None and not (symmetry_number >= 1 and symmetry_number == int(symmetry_number)):
+        raise ValueError(f"symmetry_number must be 1, 2, 3, …, got {symmetry_number}")
+    if not (spin >= 0 and float(2 * spin).is_integer()):
+        raise ValueError(f"spin must be 0, 0.5, 1, 1.5, …, got {spin}: it is half the number of unpaired electrons")
 
 
 def _harmonic(modes: NormalModes, energies: Any, temperature: float, low_modes: str) -> Thermochemistry:
