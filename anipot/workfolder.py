@@ -7,7 +7,8 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ class WorkFolder:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @contextmanager
+    def undone_by_failure(self) -> Iterator[None]:
+        """Take the folder away again if something fails that should fill it, so that the command can be given anew."""
+        try:
+            yield
+        except BaseException:
+            if {file.name for file in self.path.iterdir()} <= {"command.txt", "inputs"}:
+                _empty(self.path)
+                with suppress(OSError):  # where we stand, or a link
+                    self.path.rmdir()
+            raise
 
     def add_input(self, file: str | Path) -> None:
         """Keep a copy of an input, or where it lay if it is large."""

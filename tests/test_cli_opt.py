@@ -1,6 +1,7 @@
 """``anipot opt``: a folder with geometries, numbers and a picture, and exit codes that say how it went."""
 
 import json
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -98,6 +99,7 @@ def test_cells(tmp_path):
 def test_bad_usage(frames, capsys, extra, text):
     assert main(["opt", "three.xyz", *extra]) == 2
     assert text in capsys.readouterr().err
+    assert not Path("three_opt").exists()  # so that the corrected command can be given
 
 
 @pytest.mark.parametrize("command", ["opt", "vib", "md", "neb", "sp"])

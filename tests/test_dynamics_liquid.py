@@ -83,6 +83,8 @@ def test_refusals():
         radial_distribution(free, "H", "H")
     with pytest.raises(ValueError, match=r"a line from 1 to 2 ps cannot be fitted to 4 blocks"):
         diffusion(box, "O", fit=(1, 2))
+    with pytest.raises(ValueError, match="has one atom, which stands still"):
+        diffusion(read_trajectory([Atoms("O")] * 3, interval=1.0), "O")
 
 
 def test_pictures():

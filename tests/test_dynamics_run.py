@@ -351,9 +351,29 @@ def test_a_thermostat_heats_what_moves(tmp_path, thermostat, fixed):
     settings = Settings("nvt", thermostat=thermostat, friction=0.02, tdamp=20)
     MolecularDynamics(atoms, "mini", tmp_path, settings, interval=4).run(5000)
     trajectory = read_trajectory(tmp_path / "trajectory.xyz").after(300)
-    assert kinetic_temperature(trajectory) == pytest.approx(300, rel=0.15)
+    assert kinetic_temperature(trajectory) == pytest.approx(300, abs=90)  # such runs of 2 ps scatter by 35 K
     assert degrees_of_freedom(trajectory) == 9
     np.testing.assert_allclose(np.ptp(trajectory.positions[:, fixed], axis=0), 0)
+
+
+@pytest.mark.parametrize(("settings", "degrees"), [("nve", 9), ("nose-hoover", 9), ("langevin", 15)])
+def test_the_log_tells_the_temperature_of_what_moves(tmp_path, settings, degrees):
+    kind = Settings() if settings == "nve" else Settings("nvt", thermostat=settings)
+    run = MolecularDynamics(molecule("CH4"), "mini", tmp_path, kind, interval=1)
+    run.run(2)
+    run = MolecularDynamics(molecule("CH4"), "mini", tmp_path, kind, interval=1, resume=True)
+    run.run(4)
+    log = read_log(run.log)
+    np.testing.assert_allclose(log["T_K"], 2 * log["E_kin_eV"] / (degrees * units.kB), rtol=1e-5)
+
+
+def test_a_run_goes_on_with_the_masses_it_began_with(model, water, tmp_path, capsys):
+    assert md(model, water, tmp_path / "a", 5) == 0
+    heavy = ase.io.read(water)
+    heavy.set_masses([None, 2.0141, None])
+    ase.io.write(water, heavy, columns=["symbols", "positions", "masses"])
+    assert md(model, water, tmp_path / "a", 10, "--resume") == 2
+    assert "atom 1 (H) has 2.0141 u but " in capsys.readouterr().err
 
 
 def test_a_chain_wants_nothing_fixed(model, tmp_path, capsys):

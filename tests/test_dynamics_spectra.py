@@ -178,6 +178,12 @@ def test_refusals(vibrating):
         power_spectrum(trajectory, resolution=RESOLUTION, last=9000)
     with pytest.raises(ValueError, match=r"the temperature of .* is 0 K: give one above 0 K"):
         power_spectrum(trajectory, resolution=RESOLUTION, temperature=0)
+    with pytest.raises(ValueError, match=r"no atoms of .* are chosen"):
+        power_spectrum(trajectory, atoms=[])
+    broken = trajectory.velocities.copy()
+    broken[3, 1, 0] = np.nan
+    with pytest.raises(ValueError, match="has velocities in frame 3 that are no finite numbers"):
+        replace(trajectory, velocities=broken)
     still = replace(trajectory, velocities=np.zeros_like(trajectory.velocities))
     with pytest.raises(ValueError, match="is 0 K: nothing moves in it"):
         power_spectrum(still, resolution=RESOLUTION)

@@ -60,6 +60,12 @@ def test_sound_vanishes_at_gamma(found):
     assert np.abs(found.frequencies()[0, :3]).max() < 0.5
 
 
+@pytest.mark.parametrize("supercell", [(2, 2), (1.5, 1, 1), (2, 0, 2), [[1, 1, 0], [1, 1, 0], [0, 0, 1]]])
+def test_a_supercell_must_have_a_volume(diamond, model, supercell):
+    with pytest.raises(ValueError, match="three multiples, or a 3 × 3 matrix of integers with a volume above 0, got"):
+        anipot.phonons(diamond, model, supercell)
+
+
 @pytest.mark.filterwarnings("ignore:N2 is no stationary point")
 def test_default_supercell_is_twice_the_cutoff_wide(model):
     solid = Atoms("N2", [[0, 0, 0], [0, 0, 1.1]], cell=[[5, 0, 0], [1, 6, 0], [0, 2, 11]], pbc=True)

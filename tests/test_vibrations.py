@@ -394,6 +394,8 @@ def test_animation(relaxed, tmp_path):
 
 #: A system with an atom nowhere.
 LOST = Atoms("H2", [[0, 0, 0], [0, 0, np.nan]])
+#: Two atoms in one place.
+COLLAPSED = Atoms("H2", np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -407,6 +409,7 @@ LOST = Atoms("H2", [[0, 0, 0], [0, 0, np.nan]])
         ([molecule("H2O")], {"masses": "light"}, ValueError, "got 'light'"),
         ([molecule("H2O")] * 3, {"masses": [None, None]}, ValueError, "masses for 2 systems, but 3 systems"),
         ([molecule("C6H6"), molecule("LiH")], {}, ValueError, r"system 1 \(HLi\): atom 0 is Li; this model knows H"),
+        ([molecule("H2O"), COLLAPSED], {}, ValueError, "system 1: atoms 0 and 1 stand on one spot"),
         ([molecule("H2O"), molecule("NH3"), LOST], {}, ValueError, r"system 2 \(H2\): atom 1 stands at"),
     ],
 )  # fmt: skip

@@ -52,6 +52,20 @@ def test_the_folder_where_we_stand_and_a_link_are_taken(tmp_path, monkeypatch):
     assert (tmp_path / "precious" / "data").exists()
 
 
+def test_a_failure_takes_the_folder_away_but_no_results(tmp_path):
+    (tmp_path / "a.xyz").touch()
+    folder = WorkFolder(tmp_path / "out", ["opt", "a.xyz"])
+    folder.add_input(tmp_path / "a.xyz")
+    with pytest.raises(KeyboardInterrupt), folder.undone_by_failure():
+        raise KeyboardInterrupt
+    assert not folder.path.exists()
+    folder = WorkFolder(tmp_path / "out", ["opt", "a.xyz"])
+    folder.write_results({"a": 1})
+    with pytest.raises(KeyboardInterrupt), folder.undone_by_failure():
+        raise KeyboardInterrupt
+    assert (folder / "results.json").is_file()
+
+
 def test_an_empty_folder_is_taken(tmp_path):
     assert (WorkFolder(tmp_path, ["opt"]) / "command.txt").is_file()
 

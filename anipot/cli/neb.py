@@ -41,16 +41,17 @@ def run(args: argparse.Namespace) -> int:
     folder = open_folder(args)
     for file in filter(None, (args.end, args.between)):
         folder.add_input(file)
-    path = reaction_path(
-        start,
-        end,
-        model,
-        images=args.images,
-        fmax=args.fmax,
-        steps=args.steps,
-        relax_ends=not args.no_relax,
-        between=between,
-    )
+    with folder.undone_by_failure():
+        path = reaction_path(
+            start,
+            end,
+            model,
+            images=args.images,
+            fmax=args.fmax,
+            steps=args.steps,
+            relax_ends=not args.no_relax,
+            between=between,
+        )
     ase.io.write(folder / "path.xyz", path.images, format="extxyz")
     if can_draw():
         folder.save_picture("path", path.plot())

@@ -56,19 +56,20 @@ def run(args: argparse.Namespace) -> int:
     for where, atoms in frames:
         check_frame(where, atoms, model.elements, args.cell)
     folder = open_folder(args)
-    found = optimize(
-        [atoms for _, atoms in frames],
-        model,
-        method=args.method,
-        fmax=args.fmax,
-        steps=args.steps,
-        cell=args.cell,
-        pressure=args.pressure,
-        precondition=False if args.no_precondition else None,
-        batch_size=args.batch_size,
-        path=args.trajectory is not None,
-        progress=sys.stderr.isatty(),
-    )
+    with folder.undone_by_failure():
+        found = optimize(
+            [atoms for _, atoms in frames],
+            model,
+            method=args.method,
+            fmax=args.fmax,
+            steps=args.steps,
+            cell=args.cell,
+            pressure=args.pressure,
+            precondition=False if args.no_precondition else None,
+            batch_size=args.batch_size,
+            path=args.trajectory is not None,
+            progress=sys.stderr.isatty(),
+        )
     places = [where for where, _ in frames]
     _write(folder, args, places, found)
     failed = sum(not one.converged for one in found)

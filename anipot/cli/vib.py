@@ -49,7 +49,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print modes and thermochemistry; leave numbers, a picture and moving modes in the folder."""
-
     from anipot.spectroscopy import normal_modes
 
     check_ending(args.output, (".json",))
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     model = load(args)
     places, frames = _frames(args, model)
     folder = open_folder(args)
-    with told_warnings():
+    with told_warnings(), folder.undone_by_failure():
         try:
             found = normal_modes(frames, model, optimize=args.opt, members=args.members)
         except RuntimeError as error:

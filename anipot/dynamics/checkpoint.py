@@ -16,6 +16,7 @@ def write(path: Path, atoms: Any, dynamics: Any, rng: np.random.Generator, facts
     values = {f"state:{k}": v for k, v in _state(dynamics).items()}
     facts = facts | {"rng": rng.bit_generator.state}
     values |= {"numbers": atoms.numbers, "positions": atoms.positions, "momenta": atoms.get_momenta()}
+    values |= {"masses": atoms.get_masses()}
     values |= {"cell": atoms.cell.array, "pbc": atoms.pbc, "facts": np.array(json.dumps(facts))}
 
     def save(temporary: str) -> None:
@@ -50,7 +51,7 @@ def read(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             state = dict(file)
         state["facts"] = json.loads(str(state["facts"]))
-        missing = {"numbers", "positions", "momenta", "cell", "pbc"} - set(state)
+        missing = {"numbers", "positions", "momenta", "masses", "cell", "pbc"} - set(state)
     except Exception as error:  # a damaged zip raises one of several errors
         raise ValueError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
     missing |= {"step", "rng", "outputs", "settings", "model"} - set(state["facts"])
@@ -87,6 +88,10 @@ def check(path: Path, state: dict[str, Any], atoms: Any, settings: dict[str, Any
         pairs = zip(atoms.symbols, before.symbols, strict=False)
         first = next((f"; atom {i} is {a} here and {b} there" for i, (a, b) in enumerate(pairs) if a != b), "")
         raise ValueError(message + first)
+    if len(other := np.flatnonzero(~np.isclose(state["masses"], atoms.get_masses(), rtol=1e-6))):
+        i = other[0]
+        here, there = atoms.get_masses()[i], state["masses"][i]
+        raise ValueError(f"atom {i} ({atoms.symbols[i]}) has {here:g} u but {path} was written with {there:g} u")
     if state["pbc"].tolist() != atoms.pbc.tolist():
         raise ValueError(f"the input has pbc {atoms.pbc.tolist()} but {path} has {state['pbc'].tolist()}")
 

@@ -100,7 +100,7 @@ def diffusion(
     ImportError
         Without MDAnalysis and tidynamics.
     ValueError
-        For atoms that are not there, and a trajectory too short for its blocks or the fit.
+        For atoms that are not there, a single atom, and a trajectory too short for its blocks or the fit.
 
     Examples
     --------
@@ -112,6 +112,8 @@ def diffusion(
     True
     """
     chosen = atoms_of(trajectory, element) if isinstance(element, str) else np.asarray(element)
+    if len(trajectory.masses) < 2:
+        raise ValueError(f"{trajectory.name} has one atom, which stands still where the center of mass does")
     paths = trajectory.unwrapped()
     paths = (paths - np.average(paths, axis=1, weights=trajectory.masses)[:, None])[:, chosen]
     length = len(trajectory) // max(blocks, 1)

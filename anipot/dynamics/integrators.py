@@ -11,9 +11,10 @@ from ase import units
 from anipot.dynamics.settings import Settings
 from anipot.dynamics.temperature import unheld_degrees
 from anipot.dynamics.trajectory import Trajectory
+from anipot.frames import fixed_atoms
 
 
-def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
+def integrator(atoms: Any, settings: Settings, rng: np.random.Generator, degrees: int | None = None) -> Any:
     """Return the integrator of ASE that moves ``atoms``.
 
     Parameters
@@ -53,24 +54,36 @@ def integrator(atoms: Any, settings: Settings, rng: np.random.Generator) -> Any:
         return Langevin(atoms, step, temperature_K=kelvin, friction=friction, rng=rng, fixcm=False)
     from ase.md import nose_hoover_chain as chains
 
+    degrees = moving_degrees(atoms, settings) if degrees is None else degrees
     if kind == ("nvt", "nose-hoover"):
         check_nothing_held(atoms)
-        return counted(chains.NoseHooverChainNVT(atoms, step, kelvin, tdamp))
+        return counted(chains.NoseHooverChainNVT(atoms, step, kelvin, tdamp), degrees)
     barostat = chains.MTKNPT if kind[1] == "full" else chains.IsotropicMTKNPT
-    return counted(barostat(atoms, step, kelvin, settings.pressure * units.bar, tdamp, pdamp))
+    return counted(barostat(atoms, step, kelvin, settings.pressure * units.bar, tdamp, pdamp), degrees)
 
 
-def counted(dynamics: Any) -> Any:
+def moving_degrees(atoms: Any, settings: Settings) -> int:
+    """Return the number of degrees of freedom that have their share of the heat.
+
+    Three for each atom that is not fixed; other dynamics than those of Langevin leave a drift and a rotation of zero as
+    they are, which count less then.
+    """
+    fixed = len(fixed_atoms(atoms))
+    if fixed or settings.kind == ("nvt", "langevin"):
+        return 3 * (len(atoms) - fixed)
+    one = Trajectory(
+        atoms.numbers, atoms.get_masses(), atoms.positions[None], 1.0, atoms.get_velocities()[None], pbc=atoms.pbc
+    )
+    return unheld_degrees(one)
+
+
+def counted(dynamics: Any, degrees: int) -> Any:
     """Let the Nosé–Hoover chain of some dynamics count what moves.
 
     ASE counts three degrees of freedom for each atom. Chains scale momenta, so that a drift and rotation of zero stay
     zero: their share of the heat would go to the vibrations, which in CH4 at 300 K were at 500 K.
     """
-    atoms, chain = dynamics.atoms, dynamics._thermostat
-    one = Trajectory(
-        atoms.numbers, atoms.get_masses(), atoms.positions[None], 1.0, atoms.get_velocities()[None], pbc=atoms.pbc
-    )
-    degrees = unheld_degrees(one)
+    chain = dynamics._thermostat
     chain._num_atoms_global = degrees / 3  # only ever used times three
     chain._Q[0] = degrees * chain._kT * chain._tdamp**2
     return dynamics

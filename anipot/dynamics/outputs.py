@@ -86,11 +86,13 @@ class LogOutput(TextOutput):
         if mark is None:
             self._file.write(f"# {' '.join(self.COLUMNS)}\n")
 
-    def write(self, atoms: Any, step: int, time: float, drift: float, spread: tuple[float, float]) -> None:
-        """Write a line; drift in eV, spread as ``Guard.spread`` returns it."""
+    def write(
+        self, atoms: Any, step: int, time: float, drift: float, spread: tuple[float, float], degrees: int
+    ) -> None:
+        """Write a line; drift in eV, spread as ``Guard.spread`` returns it, degrees of freedom that share the heat."""
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         line = f"{step} {time:.4f} {potential + kinetic:.8f} {potential:.8f} {kinetic:.8f}"
-        line += f" {atoms.get_temperature():.3f} {1e3 * drift / len(atoms):.6f}"
+        line += f" {2 * kinetic / (degrees * units.kB):.3f} {1e3 * drift / len(atoms):.6f}"
         density = pressure = math.nan
         if atoms.pbc.all():
             density = float(atoms.get_masses().sum() / atoms.get_volume() * 1e24 * units._amu * 1e3)

@@ -50,13 +50,16 @@ class Record:
         if guard is not None:
             self.kinds[UNCERTAIN] = FramesOutput
         self.uncertain = 0
+        #: Degrees of freedom that share the kinetic energy.
+        self.degrees = 0
         self._reference: float | None = None
         self._parts: int | None = None
         self._marks: dict[str, int] = {}
         self._outputs: dict[str, Any] = {}
 
-    def begin(self, atoms: Any) -> None:
+    def begin(self, atoms: Any, degrees: int) -> None:
         """Start with empty files."""
+        self.degrees = degrees
         self._bonds = bonds(atoms)
         self._parts = None if self._bonds is None else num_parts(self._bonds)
 
@@ -71,7 +74,7 @@ class Record:
         if set(facts["outputs"]) != set(self.kinds):
             raise ValueError(f"the run wrote {sorted(facts['outputs'])}, this resume asks for {sorted(self.kinds)}")
         self._marks, self._reference = facts["outputs"], facts["reference"]
-        self.uncertain, self._parts = facts["uncertain"], facts["parts"]
+        self.uncertain, self._parts, self.degrees = facts["uncertain"], facts["parts"], facts["degrees"]
         self._bonds = None
 
     @property
@@ -93,6 +96,7 @@ class Record:
             "reference": self._reference,
             "uncertain": self.uncertain,
             "parts": self._parts,
+            "degrees": self.degrees,
         }
 
     def write(self, atoms: Any, dynamics: Any, step: int, time: float) -> str:
@@ -104,7 +108,7 @@ class Record:
         spread = (np.nan, np.nan) if self.guard is None else self.guard.spread(atoms)
         for name in self._frames:
             self._outputs[name].write(atoms, step, time)
-        self._outputs[LOG].write(atoms, step, time, now - self._reference, spread)
+        self._outputs[LOG].write(atoms, step, time, now - self._reference, spread, self.degrees)
         self._count_parts(atoms, step)
         return self._judge(atoms, step, time, spread)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from anipot.dynamics import checkpoint
 from anipot.dynamics.guard import DynamicsError, Guard, check_sane
-from anipot.dynamics.integrators import integrator
+from anipot.dynamics.integrators import integrator, moving_degrees
 from anipot.dynamics.record import LOG, Record
 from anipot.dynamics.settings import Settings
 from anipot.dynamics.signals import progress_bar, stop_signals
@@ -169,10 +169,11 @@ class MolecularDynamics:
                 raise ValueError(f"{self.folder / name} exists already; resume the run, or overwrite it")
         if not keep_momenta:
             draw_momenta(self.atoms, self.settings.temperature, self._rng)
-        self._dynamics = integrator(self.atoms, self.settings, self._rng)
+        degrees = moving_degrees(self.atoms, self.settings)
+        self._dynamics = integrator(self.atoms, self.settings, self._rng, degrees)
         self.restart.unlink(missing_ok=True)  # it belongs to files that are gone in a moment
         self.step = 0
-        self._record.begin(self.atoms)
+        self._record.begin(self.atoms, degrees)
 
     def _go_on(self) -> None:
         state = checkpoint.read(self.restart)
@@ -180,7 +181,7 @@ class MolecularDynamics:
         checkpoint.check(self.restart, state, self.atoms, self._repeated(), self._facts)
         self._record.go_on(facts)
         checkpoint.restore_atoms(state, self.atoms)
-        self._dynamics = integrator(self.atoms, self.settings, self._rng)
+        self._dynamics = integrator(self.atoms, self.settings, self._rng, self._record.degrees)
         checkpoint.restore_dynamics(state, self._dynamics, self._rng)
         self.step = facts["step"]
 

@@ -87,10 +87,13 @@ def power_spectrum(
     >>> spectrum.peaks().round(1)
     array([1500.])
     """
-    chosen = slice(None) if atoms is None else np.asarray(atoms)
+    chosen = slice(None) if atoms is None else np.asarray(atoms, dtype=np.int64)
+    if np.size(trajectory.masses[chosen]) == 0:
+        raise ValueError(f"no atoms of {trajectory.name} are chosen, whose spectrum this would be")
     temperature = _temperature(trajectory, temperature)
     if internal is None:
-        internal = not trajectory.periodic and not len(held_atoms(trajectory))
+        whole = not trajectory.periodic and len(trajectory.masses) > 1
+        internal = whole and not len(held_atoms(trajectory))
     if internal:
         trajectory = body_frame(trajectory)
     velocities = trajectory.velocities

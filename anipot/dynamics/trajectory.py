@@ -54,6 +54,11 @@ class Trajectory:
     timestep: float | None = None
     name: str = "the trajectory"
 
+    def __post_init__(self) -> None:
+        for what, values in (("positions", self.positions), ("velocities", self.velocities)):
+            if values is not None and len(bad := np.flatnonzero(~np.isfinite(values).all((1, 2)))):
+                raise ValueError(f"{self.name} has {what} in frame {bad[0]} that are no finite numbers")
+
     def __len__(self) -> int:
         return len(self.positions)
 
@@ -240,8 +245,6 @@ def _check_same(frames: list[Any], name: str) -> None:
                 f"{name} holds {first.get_chemical_formula()} in its first frame and {atoms.get_chemical_formula()} in "
                 f"frame {i}, or in another order; a trajectory is one of the same atoms"
             )
-        if not np.isfinite(atoms.positions).all():
-            raise ValueError(f"{name} has positions in frame {i} that are no finite numbers")
 
 
 def _spacing(times: Array, interval: float | None, name: str) -> tuple[int, float]:

@@ -139,9 +139,8 @@ def phonons(atoms: Atoms, model: torch.nn.Module | str, supercell: ArrayLike | N
         symbols=list(atoms.symbols), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions(),
         masses=atoms.get_masses(),
     )  # fmt: skip
-    multiples = _least(atoms, potential.cutoff) if supercell is None else np.asarray(supercell, dtype=int)
-    matrix = np.diag(multiples) if multiples.ndim == 1 else multiples
-    found = Phonopy(cell, supercell_matrix=matrix, primitive_matrix=np.eye(3))
+    multiples = _least(atoms, potential.cutoff) if supercell is None else supercell
+    found = Phonopy(cell, supercell_matrix=_matrix(multiples), primitive_matrix=np.eye(3))
     whole = found.supercell
     constants, fmax = _force_constants(potential, whole.numbers, whole.positions, whole.cell)
     if fmax > LARGE_FORCE:
@@ -151,6 +150,17 @@ def phonons(atoms: Atoms, model: torch.nn.Module | str, supercell: ArrayLike | N
         )
     found.force_constants = constants
     return Phonons(found, atoms.copy(), fmax)
+
+
+def _matrix(multiples: ArrayLike) -> NDArray[np.int64]:
+    """Return the integers (3, 3) that three multiples stand for, or the matrix itself."""
+    given = np.asarray(multiples)
+    matrix = np.diag(given) if given.shape == (3,) else given
+    if matrix.shape != (3, 3) or not (matrix == np.round(matrix)).all() or np.linalg.det(matrix) < 0.5:
+        raise ValueError(
+            f"a supercell is three multiples, or a 3 × 3 matrix of integers with a volume above 0, got {given.tolist()}"
+        )
+    return matrix.astype(np.int64)
 
 
 def _least(atoms: Atoms, cutoff: float) -> NDArray[np.int64]:

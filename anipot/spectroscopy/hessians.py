@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -67,7 +68,11 @@ def _batch(indices: list[int], frames: list[Atoms], model: Potential) -> Batch:
 
 def derivatives_of(model: Potential, batch: Batch, sizes: Sequence[int], dipole: str | None) -> list[Derivatives]:
     """Return energies, forces, Hessians and, with the name of a dipole, its derivatives, without ghosts."""
-    result = single_point(model, *batch[1:], hessian=True)
+    try:
+        result = single_point(model, *batch[1:], hessian=True)
+    except ValueError as error:  # which knows rows of the batch only
+        why = re.sub(r"\bmolecule (\d+)", lambda row: f"system {batch.indices[int(row[1])]}", str(error))
+        raise ValueError(why) from error
     assert result.forces is not None
     assert result.hessian is not None
     polar = None if dipole is None else atomic_polar_tensors(model, batch.species, batch.coordinates, dipole=dipole)
