@@ -37,6 +37,12 @@ COLD = 2.0
 RESOLUTION = 25
 
 
+def without_dipole():
+    """Return ``mini`` without its dipole."""
+    model = anipot.load(dtype=torch.float64)
+    return Potential(model.elements, model.representation, model.head, model.shifter, "plain")
+
+
 def with_dipole(model):
     """Return a model with a dipole head of random weights."""
     torch.manual_seed(0)
@@ -53,7 +59,7 @@ def model():
 @pytest.fixture(scope="module")
 def vibrating(tmp_path_factory):
     """Formaldehyde with an energy of kT in each vibration: modes, and the folder of its run."""
-    atoms, plain = molecule("H2CO"), anipot.load(dtype=torch.float64)
+    atoms, plain = molecule("H2CO"), without_dipole()
     atoms.calc = plain.ase()
     BFGS(atoms, logfile=None).run(fmax=1e-5, steps=200)
     hessian = torch.as_tensor(atoms.calc.get_hessian(atoms)) / units.Hartree
@@ -190,7 +196,7 @@ def test_refusals(vibrating):
     with pytest.raises(ValueError, match="no window 'tukeyish'"):
         power_spectrum(trajectory, window="tukeyish")
     with pytest.raises(ValueError, match="has no property head named 'dipole'; it has none"):
-        add_dipoles(trajectory, anipot.load())
+        add_dipoles(trajectory, without_dipole())
 
 
 def test_a_trajectory_that_is_cut_off(vibrating, tmp_path):

@@ -152,7 +152,8 @@ def test_infrared_spectrum_needs_a_dipole(dipolar, model):
     study.init_md(interval=1)
     study.run_md(60)
     assert study.spectrum("infrared", resolution=2000, temperature=300).kind == "infrared"
-    plain = anipot.Study(molecule("H2O"), model)
+    plain = Potential(model.elements, model.representation, model.head, model.shifter)
+    plain = anipot.Study(molecule("H2O"), plain)
     plain.init_md(interval=1)
     plain.run_md(5)
     with pytest.raises(ValueError, match="no dipoles"):
