@@ -36,6 +36,8 @@ def test_load_without_a_name() -> None:
     energy = anipot.single_point(model, species, x).energies
     assert torch.equal(energy, anipot.single_point(anipot.load("mini"), species, x).energies)
     assert float(energy) == pytest.approx(-76.37, abs=0.05)
+    dipole = anipot.single_point(model, species, x, properties=["dipole"]).properties["dipole"]
+    assert 0.2 < float(dipole.norm()) < 0.6  # e·Å; observed is 1.85 D, 0.385 e·Å
 
 
 def test_files_are_as_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

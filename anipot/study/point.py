@@ -73,7 +73,7 @@ def point_of(atoms: Atoms, calculator: Calculator) -> Point:
     >>> import anipot
     >>> from ase.build import molecule
     >>> point_of(molecule("H2O"), anipot.load().ase())
-    Point(H2O, -2078... ± ... eV, fmax ... eV/Å)
+    Point(H2O, -2078... ± ... eV, fmax ... eV/Å, dipole)
     """
     names = defined_properties(calculator.model, atoms)
     calculator.calculate(atoms, names)

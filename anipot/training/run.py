@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from anipot.data import QUANTITIES, Rename, write_split
+from anipot.data import QUANTITIES, AtomsDataset, Rename, write_split
+from anipot.data.statistics import Statistics
 from anipot.potential import Potential
 from anipot.training.building import build_potential, freeze, start_from
 from anipot.training.cache import FeatureCache, cannot_cache
@@ -110,13 +111,30 @@ class Run:
         statistics = known.statistics(bar("reading") if self.folder.first else None)
         elements = elements_in(statistics)
         torch.manual_seed(settings.seed + member)
-        energies = any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs)
-        old = model.start_from is not None
-        if old:
-            potential, new = start_from(model, member, elements, whole=not energies and settings.members == 1)
+        new: tuple[str, ...] = ("",)
+        if model.start_from is None:
+            potential = build_potential(model, elements)
         else:
-            potential, new = build_potential(model, elements), ("",)
+            whole = not self._learns_energies and settings.members == 1
+            potential, new = start_from(model, member, elements, whole)
         freeze(potential, model.freeze)
+        scales = self._adapt(potential, new, known, statistics)
+        weights = sum(parameter.numel() for parameter in potential.parameters())
+        say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
+        potential.details |= settings.details
+        if self.folder.first:
+            write_split(self.folder / SPLIT, own_parts(self.parts))
+        self.folder.save_start(potential, scales)
+        return potential, scales
+
+    @property
+    def _learns_energies(self) -> bool:
+        return any(output.predicted in OF_ENERGY and output.weight > 0 for output in self.outputs)
+
+    def _adapt(self, potential: Potential, new: tuple[str, ...], known: AtomsDataset, statistics: Statistics) -> Scales:
+        """Let self energies and new networks suit the data, and return how the steps of these must follow."""
+        model, say, energies = self.settings.model, self.folder.say, self._learns_energies
+        old = model.start_from is not None
         fixed = not any(parameter.requires_grad for parameter in potential.representation.parameters())
         kept = old and fixed and not energies
         if "energies" in known.quantities and not kept:
@@ -135,13 +153,7 @@ class Run:
         elif not energies:
             silence_energies(potential)
             say("no energies are trained: those of the model are zero")
-        weights = sum(parameter.numel() for parameter in potential.parameters())
-        say(f"model: {' '.join(potential.elements)}; {weights} weights, {potential.dtype}")
-        potential.details |= settings.details
-        if self.folder.first:
-            write_split(self.folder / SPLIT, own_parts(self.parts))
-        self.folder.save_start(potential, scales)
-        return potential, scales
+        return scales
 
     def _task(self, potential: Potential, scales: Scales) -> AtomisticTask:
         settings = self.settings
