@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -220,7 +220,7 @@ def evaluate_natively(
 ) -> SinglePoint | None:
     """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
     potential = engine.potential
-    if ask.properties or not terms_stand_alone(potential):
+    if not terms_stand_alone(potential):
         return None
     values = engine.evaluate(
         species,
@@ -235,20 +235,32 @@ def evaluate_natively(
     )
     if values is None:
         return None
-    hessian = None
-    if not ask.hessian and not len(potential.terms):
+    hessian = properties = None
+    if not ask.hessian and not ask.properties and not len(potential.terms):
         return _result(species, values, None, ask)
-    system = potential.system(species, coordinates, cell, pbc)
+    system = potential.system(*_ordinary(species, coordinates, cell, pbc))
     if ask.hessian:
         hessian = native_hessian(potential, system, find_pairs(*system, potential.representation.cutoff))  # type: ignore[arg-type]
         if hessian is None:
             return None
-    result = _result(species, values, hessian, ask)
+    if ask.properties:
+        properties = _properties(potential, system, ask.properties)
+    result = replace(_result(species, values, hessian, ask), properties=properties)
     if not len(potential.terms):
         return result
     alone = terms_alone(potential)
-    of_terms = evaluate(alone, system, find_pairs(*system, alone.cutoff), ask._replace(members=False), species)
+    of_terms = evaluate(
+        alone, system, find_pairs(*system, alone.cutoff), ask._replace(members=False, properties=()), species
+    )
     return _sum(result, of_terms)
+
+
+def _properties(potential: Potential, system: System, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return what property heads say, where nothing is differentiated and energies are known already."""
+    with torch.no_grad():
+        pairs = find_pairs(*system, potential.representation.cutoff)  # type: ignore[arg-type]
+        vectors = checked_displacements(pairs, system.coordinates, system.cell, system.pbc)
+        return potential.properties_of(system.species.reshape(-1), pairs, vectors, system, names)
 
 
 def _result(species: Tensor, values: Values, hessian: Tensor | None, ask: Ask) -> SinglePoint:
@@ -278,7 +290,7 @@ def _sum(one: SinglePoint, other: SinglePoint) -> SinglePoint:
     if members is not None:
         each = {name: add(getattr(members, name), getattr(other, name)) for name in (*names[:3], names[4])}
         members = Members(**each, num_atoms=members.num_atoms)  # type: ignore[arg-type]
-    return SinglePoint(one.species, **total, members=members)  # type: ignore[arg-type]
+    return SinglePoint(one.species, **total, members=members, properties=one.properties)  # type: ignore[arg-type]
 
 
 def evaluate(potential: Potential, system: System, pairs: Pairs, ask: Ask, species: Tensor) -> SinglePoint:

@@ -409,6 +409,13 @@ class Potential(nn.Module):
             energies = energies + term.atomic_energies(environments).double()  # type: ignore[operator]
         return energies, {name: self.property_heads[name].from_environments(environments) for name in names}  # type: ignore[operator]
 
+    def properties_of(
+        self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None, names: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Return the properties named, without energies, from what ``members_and_properties`` takes."""
+        environments = self.environments(species, pairs, vectors, system)
+        return {name: self.property_heads[name].from_environments(environments) for name in names}  # type: ignore[operator]
+
     def environments(
         self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None = None
     ) -> Environments:

@@ -139,6 +139,29 @@ def test_large_and_small_systems(model: Potential, monkeypatch: pytest.MonkeyPat
     assert anipot.single_point(model, numbers, x).properties is None
 
 
+@pytest.mark.parametrize("terms", [False, True])
+def test_kernels_and_torch_say_the_same(terms: bool) -> None:
+    """With energies, forces and Hessians of the native engine, properties come without a graph."""
+    torch.manual_seed(1)
+    head = anipot.ANIModel([net(384) for _ in ELEMENTS]).double()
+    properties = {"dipole": HEADS["dipole_elemental"](384).double(), "charges": HEADS["charges"](384).double()}
+    more = {"properties": properties, "terms": [anipot.ZBL(ELEMENTS)] if terms else []}
+    model = Potential(ELEMENTS, anipot.AEVComputer.like_1x(), head, EnergyShifter(SELF_ENERGIES), **more)
+    species, coordinates = anipot.pad([molecule(9, 1), molecule(5, 2)])
+    coordinates = coordinates.masked_fill((species < 0)[..., None], NAN)
+    ask = {"hessian": True, "members": True, "atomic_energies": True, "properties": True}
+    found = anipot.single_point(model, species, coordinates, **ask)
+    with anipot.reference_path():
+        expected = anipot.single_point(model, species, coordinates, **ask)
+    assert found.properties is not None
+    assert found.properties.keys() == {"dipole", "charges"}
+    for name, value in expected.properties.items():
+        torch.testing.assert_close(found.properties[name], value, atol=1e-10, rtol=0)
+        assert not found.properties[name].requires_grad
+    for name in ("energies", "forces", "hessian", "atomic_energies"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-9, rtol=0)
+
+
 def test_atoms_without_the_property_are_nan_and_masked() -> None:
     head = HEADS["shifts"](6)
     species = torch.tensor([[0, 1, 2, -1]])
