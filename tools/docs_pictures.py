@@ -2,8 +2,8 @@
 
 Usage: python tools/docs_pictures.py [NAME…] [--folder docs/pictures] [--scratch FOLDER]
 
-Names are those of the pictures below; without any, all are made. Takes some minutes for each ``power_…`` and
-``infrared_…``, and seconds for the others. ``neb_…`` needs the weights of ANI-2x and the extra ``ts``.
+Without names all are made. Takes some minutes for the dynamics of each molecule, and seconds for the others. ``neb_…``
+needs the weights of ANI-2x and the extra ``ts``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def beside_modes(name: str, scratch: Path) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     spectra = [f"spectra_{name}" for name in ("ethanol", "malondialdehyde")]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*COMMANDS, *spectra]))
+    shown = [name for name in COMMANDS if name not in ("md_malondialdehyde", "spectrum_malondialdehyde")]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*shown, *spectra]))
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "pictures")
     parser.add_argument(
         "--scratch", type=Path, default=Path("docs_pictures"), help="where commands leave their folders"
@@ -87,7 +88,7 @@ def main() -> None:
     args.scratch.mkdir(parents=True, exist_ok=True)
     if unknown := set(args.names) - {*COMMANDS, *spectra}:
         parser.error(f"no picture {', '.join(sorted(unknown))}")
-    for name in args.names or [*COMMANDS, *spectra]:
+    for name in args.names or [*shown, *spectra]:
         if name in spectra:
             beside_modes(name.removeprefix("spectra_"), args.scratch).savefig(args.folder / f"{name}.png", dpi=100)
         else:
