@@ -111,6 +111,11 @@ def molecule(num_atoms: int, seed: int, spacing: float = 1.3) -> tuple[Tensor, T
     return numbers, sites + noise
 
 
+def without_properties(model: anipot.Potential) -> anipot.Potential:
+    """Return a potential without its property heads: ``mini`` has a dipole."""
+    return anipot.Potential(model.elements, model.representation, model.head, model.shifter, "plain")
+
+
 def _has(name: str) -> bool:
     try:
         with instruction_set(name):

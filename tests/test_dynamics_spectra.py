@@ -12,6 +12,7 @@ import torch
 from ase import Atoms, units
 from ase.build import molecule
 from ase.optimize import BFGS
+from contracts import without_properties
 
 import anipot
 from anipot import CELU, AtomicNetwork, DipoleMoment, Potential
@@ -37,12 +38,6 @@ COLD = 2.0
 RESOLUTION = 25
 
 
-def without_dipole():
-    """Return ``mini`` without its dipole."""
-    model = anipot.load(dtype=torch.float64)
-    return Potential(model.elements, model.representation, model.head, model.shifter, "plain")
-
-
 def with_dipole(model):
     """Return a model with a dipole head of random weights."""
     torch.manual_seed(0)
@@ -59,7 +54,7 @@ def model():
 @pytest.fixture(scope="module")
 def vibrating(tmp_path_factory):
     """Formaldehyde with an energy of kT in each vibration: modes, and the folder of its run."""
-    atoms, plain = molecule("H2CO"), without_dipole()
+    atoms, plain = molecule("H2CO"), without_properties(anipot.load(dtype=torch.float64))
     atoms.calc = plain.ase()
     BFGS(atoms, logfile=None).run(fmax=1e-5, steps=200)
     hessian = torch.as_tensor(atoms.calc.get_hessian(atoms)) / units.Hartree
@@ -196,7 +191,7 @@ def test_refusals(vibrating):
     with pytest.raises(ValueError, match="no window 'tukeyish'"):
         power_spectrum(trajectory, window="tukeyish")
     with pytest.raises(ValueError, match="has no property head named 'dipole'; it has none"):
-        add_dipoles(trajectory, without_dipole())
+        add_dipoles(trajectory, without_properties(anipot.load()))
 
 
 def test_a_trajectory_that_is_cut_off(vibrating, tmp_path):
