@@ -134,6 +134,16 @@ def dipolar(model):
     return Potential(*parts, properties={"dipole": head})
 
 
+def test_thermochemistry_knows_new_masses(model):
+    study = anipot.Study(anipot.optimize(molecule("H2O"), model, fmax=1e-4)[0].atoms, model)
+    light = study.thermochemistry(symmetry_number=2).zero_point_energy
+    study.normal_modes(masses={1: 2.0141, 2: 2.0141})
+    heavy = study.thermochemistry(symmetry_number=2).zero_point_energy  # of the modes just asked for
+    assert heavy < 0.8 * light
+    study.atoms.set_masses([15.999, 2.0141, 2.0141])
+    assert study.thermochemistry(symmetry_number=2).zero_point_energy == pytest.approx(heavy, rel=1e-4)
+
+
 def test_a_crystal_has_no_dipole(dipolar, tmp_path):
     """A model with a dipole head is as good for it as any; nothing asks for a dipole."""
     study = anipot.Study(bulk("C"), dipolar, tmp_path / "diamond")

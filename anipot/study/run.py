@@ -38,10 +38,11 @@ class Run:
 
 
 def same(one: Atoms, other: Atoms) -> bool:
-    """Whether atoms, their places and their cell are the same."""
+    """Whether atoms, their masses, their places and their cell are the same."""
     return bool(
         len(one) == len(other)
         and (one.numbers == other.numbers).all()
+        and (one.get_masses() == other.get_masses()).all()
         and (one.positions == other.positions).all()
         and (one.cell.array == other.cell.array).all()
     )

@@ -96,6 +96,7 @@ class Study:
         self.calculator: Calculator = self.model.ase()
         self.atoms.calc = self.calculator
         self._modes: NormalModes | None = None
+        self._modes_at = self.atoms.copy()
         self._run: Run | None = None
         name = f"<{self.atoms.get_chemical_formula()}>" if isinstance(system, Atoms) else repr(str(system))
         command = f"study = anipot.Study({name}, {self.model.name!r}, {str(folder)!r})"
@@ -152,6 +153,7 @@ class Study:
         """
         self._modes = modes = normal_modes(self.atoms, self.model, **options)[0]
         self.atoms.set_positions(modes.atoms.positions, apply_constraint=False)  # they were relaxed, if asked to
+        self._modes_at = self.atoms.copy()
         if folder := self._steps.next("normal_modes", **options):
             write_modes(folder, modes)
             folder.write_results(modes.results())
@@ -162,7 +164,7 @@ class Study:
     ) -> Thermochemistry:
         """Return enthalpy, entropy and free energy; ``print`` shows them.
 
-        The normal modes are the last ones, or are computed where the atoms have moved since.
+        The normal modes are the last ones, or are computed where the atoms have moved, or got other masses, since.
 
         Parameters
         ----------
@@ -176,7 +178,7 @@ class Study:
         ValueError
             If the atoms are at no minimum, naming the modes.
         """
-        if self._modes is None or not same(self._modes.atoms, self.atoms):
+        if self._modes is None or not same(self._modes_at, self.atoms):
             self.normal_modes()
         assert self._modes is not None
         found = self._modes.thermochemistry(temperature, pressure, **options)
