@@ -407,13 +407,15 @@ class Potential(nn.Module):
         energies = self.atomic_energies_of(species, environments.features)
         for term in self.terms:
             energies = energies + term.atomic_energies(environments).double()  # type: ignore[operator]
-        return energies, {name: self.property_heads[name].from_environments(environments) for name in names}  # type: ignore[operator]
+        return energies, self._heads_of(environments, names)
 
     def properties_of(
         self, species: Tensor, pairs: Pairs, vectors: Tensor, system: System | None, names: Sequence[str]
     ) -> dict[str, Tensor]:
         """Return the properties named, without energies, from what ``members_and_properties`` takes."""
-        environments = self.environments(species, pairs, vectors, system)
+        return self._heads_of(self.environments(species, pairs, vectors, system), names)
+
+    def _heads_of(self, environments: Environments, names: Sequence[str]) -> dict[str, Tensor]:
         return {name: self.property_heads[name].from_environments(environments) for name in names}  # type: ignore[operator]
 
     def environments(

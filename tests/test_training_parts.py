@@ -523,6 +523,9 @@ def test_a_property_is_added_to_an_ensemble(frames, tmp_path):
     assert "## What it started from" in (card / "README.md").read_text()
     errors = json.loads((new / "results.json").read_text())
     assert errors["validation"]["dipole"]["e*Å"]["rmse"] < 1
+    again = [*small, "outputs=[{property: energies}]", "members=2", f"model.start_from={old}"]
+    both = train_all(read_settings(None, [*again, "trainer.max_epochs=1", f"folder={tmp_path / 'again'}"]))
+    assert anipot.load(both).details["started_from"]["doi"] == "10.1/2"
 
 
 def test_elements_must_be_known():

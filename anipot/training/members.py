@@ -72,7 +72,8 @@ def _join(folder: RunFolder, settings: TrainingSettings) -> None:
     errors = in_words(results, outputs, settings.error_unit)
     for name, words in errors.items():
         folder.say(f"ensemble: {name}: {words}")
-    potential.details = {**settings.details, "training": facts_of(parts, errors, settings.data)}
+    old = {key: value for key, value in members[0].details.items() if key == "started_from"}
+    potential.details = {**old, **settings.details, "training": facts_of(parts, errors, settings.data)}
     folder.save_model(potential)
     folder.write(RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
 
