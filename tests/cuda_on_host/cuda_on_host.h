@@ -167,7 +167,7 @@ T exchange(int what, T value, int from) {
     collective(what);
     const int source = current / 32 * 32 + (from & 31);
     T result;
-    memcpy(&result, slots[2 * source + fibers[source].parity].value, sizeof(T));
+    memcpy(&result, slots[2 * source + fibers[current].parity].value, sizeof(T));
     return result;
 }
 inline unsigned ballot(int what, bool value) {
@@ -178,7 +178,7 @@ inline unsigned ballot(int what, bool value) {
     for (int i = 0; i < 32; i++) {
         const int source = current / 32 * 32 + i;
         int theirs;
-        memcpy(&theirs, slots[2 * source + fibers[source].parity].value, sizeof(int));
+        memcpy(&theirs, slots[2 * source + fibers[current].parity].value, sizeof(int));
         bits |= (unsigned)(theirs != 0) << i;
     }
     return bits;
@@ -246,5 +246,13 @@ template <class T, class U>
 T atomicExch(T* at, U x) { T old = *at; *at = (T)x; return old; }
 template <class T>
 T __ldg(const T* at) { return *at; }
+inline void sincospi(double x, double* s, double* c) {
+    *s = std::sin(M_PI * x);
+    *c = std::cos(M_PI * x);
+}
+inline void sincospif(float x, float* s, float* c) {
+    *s = (float)std::sin(M_PI * x);
+    *c = (float)std::cos(M_PI * x);
+}
 using std::min;
 using std::max;

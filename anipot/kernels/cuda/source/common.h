@@ -39,8 +39,9 @@ DEVICE float log_of(float x) { return logf(x); }
 DEVICE double log_of(double x) { return log(x); }
 DEVICE float sqrt_of(float x) { return sqrtf(x); }
 DEVICE double sqrt_of(double x) { return sqrt(x); }
-DEVICE void sincos_of(float x, float& s, float& c) { sincosf(x, &s, &c); }
-DEVICE void sincos_of(double x, double& s, double& c) { sincos(x, &s, &c); }
+// sin(pi x) and cos(pi x): unlike sin and cos they have no slow path that takes local memory.
+DEVICE void sincospi_of(float x, float& s, float& c) { sincospif(x, &s, &c); }
+DEVICE void sincospi_of(double x, double& s, double& c) { sincospi(x, &s, &c); }
 DEVICE float max_of(float x, float y) { return fmaxf(x, y); }
 DEVICE double max_of(double x, double y) { return fmax(x, y); }
 

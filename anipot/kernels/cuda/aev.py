@@ -1,0 +1,156 @@
+"""The kernels of AEVs: the operations of ``anipot.kernels.aev`` on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anipot.kernels.cuda.program import Arguments, Program, fill, i64, pointer, program
+
+THREADS, WARPS = 128, 4
+#: Angular neighbors that have room in shared memory (aev.cu).
+NEAR = 128
+#: Bytes of shared memory that a row of gradients may take.
+_STAGED = 24 * 1024
+
+
+class AevArguments(Arguments):
+    _fields_ = [
+        ("num_species", i64),
+        ("starts", pointer),
+        ("counts", pointer),
+        ("stride", i64),
+        ("neighbor_kind", pointer),
+        ("vectors", pointer),
+        ("tangents", pointer),
+        ("constants", pointer),
+        ("radial_column", pointer),
+        ("angular_column", pointer),
+        ("row_of", pointer),
+        ("width", i64),
+        ("features", pointer),
+        ("gradient", pointer),
+        ("groups", i64),
+        ("rows", i64),
+        ("staged", i64),
+        ("out", pointer),
+        ("num_pairs", i64),
+        ("scratch", pointer),
+    ]
+
+
+def macros(sizes: Sequence[int], dtype: torch.dtype, dual: bool = False) -> dict[str, int]:
+    """Return what the source is compiled with, from the sizes of ``anipot.kernels.aev.constants_and_sizes``."""
+    _, cutoff_kind, order, *numbers = sizes
+    names = ("N_ETAR", "N_SHFR", "N_ETAA", "N_ZETA", "N_SHFA", "N_SHFZ")
+    found = dict(zip(names, numbers, strict=True)) | {"SMOOTH_CUTOFF": order if cutoff_kind == 1 else 0}
+    if dtype == torch.float64:
+        found["ANIPOT_DOUBLE"] = 1
+    return found | ({"ANIPOT_DUAL": 1} if dual else {})
+
+
+def variants() -> list[tuple[str, dict[str, int]]]:
+    """Return what the published models need: the name of a source and its macros."""
+    published = ([4, 0, 2, 1, 16, 1, 1, 4, 8], [7, 0, 2, 1, 16, 1, 1, 8, 4], [4, 1, 2, 1, 16, 1, 1, 8, 4])
+    return [
+        ("aev", macros(sizes, dtype, dual))
+        for sizes in published
+        for dtype in (torch.float32, torch.float64)
+        for dual in (False, True)
+    ]
+
+
+@cache
+def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: torch.device) -> Program:
+    """Return the source compiled for one set of sizes."""
+    return program("aev", macros(sizes, dtype, dual), device)
+
+
+def shared_bytes(sizes: Sequence[int], dtype: torch.dtype, dual: bool, width: int = 0) -> int:
+    """Return the dynamic shared memory of the forward kernel, or with a width that of the backward kernel."""
+    num_species, _, _, _, _, n_eta, n_zeta, n_shift, n_angle = sizes
+    starts = 4 * ((num_species + 4) // 4 * 4)
+    if width:
+        return starts + width * dtype.itemsize
+    factors = (n_eta * n_shift + n_zeta * n_angle) | 1
+    return starts + WARPS * 32 * factors * dtype.itemsize * (2 if dual else 1)
+
+
+def staged(width: int, dtype: torch.dtype) -> bool:
+    """Whether a row of gradients is kept in shared memory."""
+    return width * dtype.itemsize <= _STAGED
+
+
+def columns(sizes: Sequence[int], present: Sequence[bool] | None = None) -> tuple[list[int], list[int], int]:
+    """Return where the terms of each element, and of each pair of elements, begin; and the width of a row.
+
+    Those of elements that are not ``present`` are left out, which -1 tells; the rest stands in its own order.
+    """
+    num_species, _, _, *n = sizes
+    there = [True] * num_species if present is None else list(present)
+    per_radial, per_angular = n[0] * n[1], n[2] * n[3] * n[4] * n[5]
+    width, radial = 0, [-1] * num_species
+    for e in range(num_species):
+        if there[e]:
+            radial[e], width = width, width + per_radial
+    angular = [-1] * num_species**2
+    for e in range(num_species):
+        for f in range(e, num_species):
+            if there[e] and there[f]:
+                angular[e * num_species + f], width = width, width + per_angular
+    return radial, angular, width
+
+
+@cache
+def _all_columns(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, int]:
+    radial, angular, width = columns(sizes)
+    table = (torch.tensor(values, dtype=torch.int32, device=device) for values in (radial, angular))
+    return *table, width
+
+
+def scratch_bytes(num_pairs: int, dtype: torch.dtype, dual: bool) -> int:
+    """Return the memory that atoms of more than ``NEAR`` neighbors need."""
+    number = dtype.itemsize * (2 if dual else 1)
+    return num_pairs * (6 + -(-16 // number)) * number
+
+
+def call(what: int, pairs: Sequence[Any], gradient: Tensor | None, tangent: Tensor | None) -> Tensor:
+    """Return the result of an operation: 0 forward, 1 backward, 2 tangent, 3 backward of the tangent.
+
+    Parameters are those of ``anipot.kernels.aev``.
+    """
+    center, neighbor_species, vectors, constants, sizes, num_atoms = pairs
+    sizes, dtype, device = tuple(map(int, sizes)), vectors.dtype, vectors.device
+    forward, dual = what in (0, 2), tangent is not None
+    radial, angular, width = _all_columns(sizes, device)
+    vectors = vectors.contiguous()
+    kinds = neighbor_species.to(torch.int32).contiguous()
+    starts = torch.searchsorted(center.contiguous(), torch.arange(num_atoms + 1, device=device))
+    tangent = None if tangent is None else tangent.to(dtype).contiguous()
+    gradient = None if gradient is None else gradient.to(dtype).contiguous()
+    constants = constants.contiguous()
+    out = vectors.new_empty((num_atoms, width) if forward else vectors.shape)
+    scratch = torch.empty(scratch_bytes(len(center), dtype, dual), dtype=torch.uint8, device=device)
+    stage = not forward and staged(width, dtype)
+    arguments = fill(
+        AevArguments(num_species=sizes[0], width=width, groups=1, rows=num_atoms, staged=stage, num_pairs=len(center)),
+        starts=starts,
+        neighbor_kind=kinds,
+        vectors=vectors,
+        tangents=tangent,
+        constants=constants,
+        radial_column=radial,
+        angular_column=angular,
+        features=out if forward else None,
+        gradient=gradient,
+        out=None if forward else out,
+        scratch=scratch,
+    )
+    shared = shared_bytes(sizes, dtype, dual, 0 if forward else (width if stage else 1))
+    kernel = aev_program(sizes, dtype, dual, device).kernel("aev_forward" if forward else "aev_backward")
+    kernel.launch(num_atoms, THREADS, arguments, shared)
+    return out

@@ -1,0 +1,463 @@
+// Atomic environment vectors: forward and backward, a block for each atom. The equations stand in representation/aev.py.
+//
+// Compiled for the sizes of one set of constants: N_ETAR, N_SHFR, N_ETAA, N_ZETA, N_SHFA, N_SHFZ and SMOOTH_CUTOFF; with
+// ANIPOT_DUAL over dual numbers (numbers.h), whose derivatives are what is written then.
+#include "common.h"
+#include "numbers.h"
+
+#define THREADS 128
+#define WARPS (THREADS / 32)
+#define N_RADIAL (N_ETAR * N_SHFR)
+#define N_ANGULAR (N_ETAA * N_ZETA * N_SHFA * N_SHFZ)
+#define N_DISTANCE_FACTORS (N_ETAA * N_SHFA)
+#define N_FACTORS (N_DISTANCE_FACTORS + N_ZETA * N_SHFZ)
+#define FACTOR_STRIDE (N_FACTORS | 1)
+// Terms of one pair of elements that each lane adds up.
+#define N_OWN ((N_ANGULAR + 31) / 32)
+// Angular neighbors that have room in shared memory; where there are more, all of them are in `scratch`.
+#define NEAR 128
+
+// P pairs: those of atom i from starts[i] to starts[i + 1], or counts[i] of them from i * stride.
+struct AevArguments {
+    i64 num_species;
+    const i64* starts;
+    const int* counts;
+    i64 stride;
+    const int* neighbor_kind;  // (P)
+    const real* vectors;       // (P, 3)
+    const real* tangents;      // (P, 3) of the vectors, if dual
+    const double* constants;   // Rcr, Rca, eps of the cutoff; EtaR, ShfR, EtaA, Zeta, ShfA, ShfZ
+    const int* radial_column;   // (E) where the terms of an element begin, negative if they are left out
+    const int* angular_column;  // (E, E)
+    const int* row_of;          // (n) row of each atom, or null
+    i64 width;
+    real* features;        // (rows, width)
+    const real* gradient;  // (outputs, groups, rows, width): groups are added up
+    i64 groups, rows;
+    i64 staged;      // whether a row of the gradient fits into shared memory; else there is one group
+    real* out;       // (outputs, P, 3)
+    i64 num_pairs;   // P
+    number* scratch;  // (P, SCRATCH)
+};
+
+struct Constants {
+    real EtaR[N_ETAR], ShfR[N_SHFR], EtaA[N_ETAA], ShfA[N_SHFA];
+    real half_cosine[N_SHFZ], half_sine[N_SHFZ];  // of ShfZ
+    Exponent zeta[N_ZETA];
+    real Rcr, Rca, eps;
+};
+
+DEVICE void load(real* to, const double* from, int count, int first) {
+    for (int k = threadIdx.x - first; k < count; k += THREADS)
+        if (k >= 0) to[k] = (real)from[k];
+}
+// Every warp loads other constants; they are there after the next barrier.
+DEVICE void load_constants(const double* from, Constants& c) {
+    const double *EtaR = from + 3, *ShfR = EtaR + N_ETAR, *EtaA = ShfR + N_SHFR, *Zeta = EtaA + N_ETAA,
+                 *ShfA = Zeta + N_ZETA, *ShfZ = ShfA + N_SHFA;
+    load(c.EtaR, EtaR, N_ETAR, 0);
+    load(c.ShfR, ShfR, N_SHFR, 0);
+    load(c.EtaA, EtaA, N_ETAA, 32);
+    load(c.ShfA, ShfA, N_SHFA, 32);
+    for (int k = threadIdx.x - 64; k < N_SHFZ; k += THREADS) {
+        if (k < 0) continue;
+        real s, cosine;
+        sincospi_of((real)(ShfZ[k] * (1 / PI)), s, cosine);
+        c.half_cosine[k] = cosine / 2;
+        c.half_sine[k] = s / 2;
+    }
+    for (int k = threadIdx.x - 96; k < N_ZETA; k += THREADS)
+        if (k >= 0) c.zeta[k] = exponent_of(Zeta[k]);
+    if (threadIdx.x == 127) {
+        c.Rcr = (real)from[0];
+        c.Rca = (real)from[1];
+        c.eps = (real)from[2];
+    }
+}
+
+// f_c(r) and its derivative (cutoffs.py).
+DEVICE void cutoff(const AevArguments& a, real eps, number r, real radius, number& f, number& df) {
+#if SMOOTH_CUTOFF
+    const number x = r * (1 / radius);
+    number below = number_of(1);
+    for (int i = 1; i < SMOOTH_CUTOFF; i++) below = below * x;
+    const number q = at_least(below * x * (real)-1 + (real)1, eps);
+    const number over = inverse(q);
+    f = exp_of(over * (real)-1 + (real)1);
+    df = below * over * over * f * (value_of(q) > eps ? -SMOOTH_CUTOFF / radius : (real)0);
+#else
+    number s, c;
+    sincospi_of(r * (1 / radius), s, c);
+    f = c * (real)0.5 + (real)0.5;
+    df = s * ((real)(-0.5 * PI) / radius);
+#endif
+}
+
+// The pairs of one atom.
+struct Pairs {
+    const real *vectors, *tangents;
+    const int* kinds;
+    i64 first;
+    int count;
+};
+DEVICE Pairs pairs_of(const AevArguments& a, i64 i) {
+    const i64 first = a.starts ? a.starts[i] : i * a.stride;
+    const i64 count = a.starts ? a.starts[i + 1] - first : min((i64)a.counts[i], a.stride);
+    return {a.vectors + 3 * first, a.tangents + 3 * first, a.neighbor_kind + first, first, (int)count};
+}
+DEVICE void vector_of(const Pairs& p, int k, number& x, number& y, number& z) {
+#ifdef ANIPOT_DUAL
+    x = {p.vectors[3 * k], p.tangents[3 * k]};
+    y = {p.vectors[3 * k + 1], p.tangents[3 * k + 1]};
+    z = {p.vectors[3 * k + 2], p.tangents[3 * k + 2]};
+#else
+    x = p.vectors[3 * k];
+    y = p.vectors[3 * k + 1];
+    z = p.vectors[3 * k + 2];
+#endif
+}
+
+// Neighbors within Rca, sorted by element, in their own order where that is the same.
+struct Near {
+    number *ux, *uy, *uz, *r, *f, *df;
+    int *index, *kind;  // among the pairs of the atom
+    int count;
+    const int* start;  // (E + 1) where each element begins
+};
+struct NearMemory {
+    number values[6 * NEAR];
+    int order[2 * NEAR], index[NEAR], kind[NEAR];
+    int count;
+};
+// Numbers of `scratch` for each pair: six values, and four integers.
+#define SCRATCH (6 + (4 * sizeof(int) + sizeof(number) - 1) / sizeof(number))
+
+// `start` is (E + 1) in shared memory. All threads take part; what is returned is complete for all of them.
+DEVICE Near collect(const AevArguments& a, const Constants& c, const Pairs& p, NearMemory& memory, int* start) {
+    number* values = memory.values;
+    int *order = memory.order, *index = memory.index, *kind = memory.kind;
+    int room = NEAR;
+    if (p.count > NEAR && a.scratch) {
+        room = p.count;
+        values = a.scratch + p.first * SCRATCH;
+        order = (int*)(values + 6 * (i64)room);
+        index = order + 2 * room;
+        kind = index + room;
+    }
+    if (warp_id() == 0) {
+        int n = 0;
+        for (int k0 = 0; k0 < p.count; k0 += 32) {
+            const int k = k0 + lane_id();
+            bool near = false;
+            if (k < p.count) {
+                const real *v = p.vectors + 3 * k, square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+                near = square < c.Rca * c.Rca;
+            }
+            const unsigned bits = __ballot_sync(FULL, near);
+            const int at = n + __popc(bits & ((1u << lane_id()) - 1));
+            if (near && at < room) {
+                order[at] = k;
+                order[room + at] = p.kinds[k];
+            }
+            n += __popc(bits);
+        }
+        if (lane_id() == 0) memory.count = min(n, room);
+    }
+    __syncthreads();
+    const int n = memory.count;
+    for (int s = threadIdx.x; s < n; s += THREADS) {
+        const int k = order[s], mine = order[room + s];
+        int rank = 0;
+        for (int t = 0; t < n; t++) rank += order[room + t] < mine || (order[room + t] == mine && t < s);
+        number x, y, z;
+        vector_of(p, k, x, y, z);
+        const number r = sqrt_of(x * x + y * y + z * z), over = inverse(r);
+        number f, df;
+        cutoff(a, c.eps, r, c.Rca, f, df);
+        values[rank] = x * over;
+        values[room + rank] = y * over;
+        values[2 * room + rank] = z * over;
+        values[3 * room + rank] = r;
+        values[4 * room + rank] = f;
+        values[5 * room + rank] = df;
+        index[rank] = k;
+        kind[rank] = mine;
+    }
+    for (int e = threadIdx.x; e <= a.num_species; e += THREADS) {
+        int before = 0;
+        for (int t = 0; t < n; t++) before += order[room + t] < e;
+        start[e] = before;
+    }
+    __syncthreads();
+    return {values, values + room, values + 2 * room, values + 3 * room, values + 4 * room, values + 5 * room,
+            index,  kind,          n,                start};
+}
+
+// (1 + cos(theta - ShfZ)) / 2 from x = 0.95 cos(angle) and y = sin(theta)
+DEVICE number half_angle(const Constants& c, number x, number y, int z) {
+    return at_least(x * c.half_cosine[z] + y * c.half_sine[z] + (real)0.5, (real)0);
+}
+DEVICE number dot(const Near& near, int j, int k) {
+    return near.ux[j] * near.ux[k] + near.uy[j] * near.uy[k] + near.uz[j] * near.uz[k];
+}
+
+// Neighbors of a tile, for the radial terms.
+struct Tile {
+    number r[THREADS], f[THREADS];
+    int kind[THREADS];
+};
+
+// Each thread adds up one term of one element over all neighbors.
+DEVICE void radial_forward(const AevArguments& a, const Constants& c, const Pairs& p, Tile& tile, real* row) {
+    const int total = (int)a.num_species * N_RADIAL;
+    for (int t0 = 0; t0 < total; t0 += THREADS) {
+        const int term = t0 + threadIdx.x, element = term / N_RADIAL, m = term % N_RADIAL;
+        const int column = term < total ? a.radial_column[element] : -1;
+        const real eta = c.EtaR[m / N_SHFR], shift = c.ShfR[m % N_SHFR];
+        number sum = number_of(0);
+        for (int k0 = 0; k0 < p.count; k0 += THREADS) {
+            const int k = k0 + threadIdx.x;
+            __syncthreads();
+            int kind = -1;
+            if (k < p.count) {
+                number x, y, z, df;
+                vector_of(p, k, x, y, z);
+                const number r = sqrt_of(x * x + y * y + z * z);
+                if (value_of(r) < c.Rcr) {
+                    kind = p.kinds[k];
+                    tile.r[threadIdx.x] = r;
+                    cutoff(a, c.eps, r, c.Rcr, tile.f[threadIdx.x], df);
+                }
+            }
+            tile.kind[threadIdx.x] = kind;
+            __syncthreads();
+            const int count = min(p.count - k0, THREADS);
+            for (int s = 0; s < count && column >= 0; s++) {
+                if (tile.kind[s] != element) continue;
+                const number offset = tile.r[s] + -shift;
+                sum = sum + exp_of(offset * offset * -eta) * tile.f[s];
+            }
+        }
+        if (column >= 0) row[column + m] = (real)0.25 * result_of(sum);
+    }
+}
+
+// Neighbors j > k of triple t among the pairs of n.
+DEVICE void unrank(int t, int& j, int& k) {
+    j = (int)((1 + sqrtf(1 + 8.0f * t)) / 2);
+    while (j * (j - 1) / 2 > t) j--;
+    while (j * (j + 1) / 2 <= t) j++;
+    k = t - j * (j - 1) / 2;
+}
+
+// The factors of 32 triples of a pair of elements from t0 on, one triple for each lane.
+DEVICE void triple_factors(const Constants& c, const Near& near, int e, int f, int t0, int count, number* factors) {
+    const int t = t0 + lane_id();
+    number* mine = factors + lane_id() * FACTOR_STRIDE;
+    if (t >= count) return;
+    int j, k;
+    if (e == f) {
+        unrank(t, j, k);
+        j += near.start[e];
+        k += near.start[e];
+    } else {
+        const int n = near.start[f + 1] - near.start[f];
+        j = near.start[e] + t / n;
+        k = near.start[f] + t % n;
+    }
+    const number x = dot(near, j, k) * (real)0.95, y = sqrt_of(x * x * (real)-1 + (real)1);
+    const number mean = (near.r[j] + near.r[k]) * (real)0.5, both = near.f[j] * near.f[k] * (real)2;
+    UNROLL for (int i = 0; i < N_ETAA; i++)
+        UNROLL for (int s = 0; s < N_SHFA; s++) {
+            const number offset = mean + -c.ShfA[s];
+            mine[i * N_SHFA + s] = exp_of(offset * offset * -c.EtaA[i]) * both;
+        }
+    UNROLL for (int z = 0; z < N_SHFZ; z++) {
+        const number half = half_angle(c, x, y, z);
+        UNROLL for (int q = 0; q < N_ZETA; q++) {
+            number power, below;
+            powers(half, c.zeta[q], power, below);
+            mine[N_DISTANCE_FACTORS + q * N_SHFZ + z] = power;
+        }
+    }
+}
+
+// A warp for each pair of elements: first a lane for each triple, then for each term.
+DEVICE void angular_forward(const AevArguments& a, const Constants& c, const Near& near, number* factors, real* row) {
+    const int E = (int)a.num_species;
+    int pair = 0;
+    for (int e = 0; e < E; e++)
+        for (int f = e; f < E; f++) {
+            const int column = a.angular_column[e * E + f];
+            if (column < 0 || (pair++) % WARPS != warp_id()) continue;
+            const int n = near.start[e + 1] - near.start[e], m = near.start[f + 1] - near.start[f];
+            const int count = e == f ? n * (n - 1) / 2 : n * m;
+            number sum[N_OWN];
+            UNROLL for (int own = 0; own < N_OWN; own++) sum[own] = number_of(0);
+            for (int t0 = 0; t0 < count; t0 += 32) {
+                triple_factors(c, near, e, f, t0, count, factors);
+                __syncwarp();
+                const int rest = min(32, count - t0);
+                for (int t = 0; t < rest; t++)
+                    UNROLL for (int own = 0; own < N_OWN; own++) {
+                        const int term = min(own * 32 + lane_id(), N_ANGULAR - 1);
+                        const int z = term % N_SHFZ, s = term / N_SHFZ % N_SHFA;
+                        const int q = term / (N_SHFZ * N_SHFA) % N_ZETA, i = term / (N_SHFZ * N_SHFA * N_ZETA);
+                        const number* mine = factors + t * FACTOR_STRIDE;
+                        sum[own] = sum[own] + mine[i * N_SHFA + s] * mine[N_DISTANCE_FACTORS + q * N_SHFZ + z];
+                    }
+                __syncwarp();
+            }
+            UNROLL for (int own = 0; own < N_OWN; own++)
+                if (own * 32 + lane_id() < N_ANGULAR) row[column + own * 32 + lane_id()] = result_of(sum[own]);
+        }
+}
+
+// Dynamic shared memory: start (E + 1, padded), factors.
+KERNEL(aev_forward, AevArguments, THREADS) {
+    __shared__ Constants c;
+    __shared__ NearMemory memory;
+    __shared__ Tile tile;
+    DYNAMIC_SHARED(number, dynamic);
+    const i64 i = blockIdx.x, row = a.row_of ? a.row_of[i] : i;
+    load_constants(a.constants, c);
+    __syncthreads();
+    const Pairs p = pairs_of(a, i);
+    real* out = a.features + row * a.width;
+    radial_forward(a, c, p, tile, out);
+    const int padded_start = ((int)a.num_species + 4) / 4 * 4;
+    const Near near = collect(a, c, p, memory, (int*)dynamic);
+    number* factors = (number*)((int*)dynamic + padded_start) + warp_id() * 32 * FACTOR_STRIDE;
+    angular_forward(a, c, near, factors, out);
+}
+
+// dE/dr of the radial terms of neighbor k.
+DEVICE number radial_slope(const AevArguments& a, const Constants& c, number r, int kind, const real* g) {
+    number f, df, slope = number_of(0);
+    cutoff(a, c.eps, r, c.Rcr, f, df);
+    g += a.radial_column[kind];
+    for (int i = 0; i < N_ETAR; i++)
+        for (int s = 0; s < N_SHFR; s++) {
+            const number offset = r + -c.ShfR[s];
+            const number term = exp_of(offset * offset * -c.EtaR[i]);
+            slope = slope + term * (df + offset * f * (-2 * c.EtaR[i])) * ((real)0.25 * g[i * N_SHFR + s]);
+        }
+    return slope;
+}
+
+// dE/d(unit vector), dE/dr and dE/df of one neighbor.
+struct Slopes {
+    number x, y, z, r, f;
+};
+
+// What the triple of neighbors j and k adds to those of j.
+DEVICE void add_triple(const Constants& c, const Near& near, int j, int k, const real* g, Slopes& to) {
+    const number x = dot(near, j, k) * (real)0.95, y = sqrt_of(x * x * (real)-1 + (real)1);
+    const number mean = (near.r[j] + near.r[k]) * (real)0.5;
+    const number slope = x * inverse(y) * (real)-1;  // dy/dx
+    number d_cosine = number_of(0), d_mean = number_of(0), d_both = number_of(0);
+    UNROLL for (int q = 0; q < N_ZETA; q++) {
+        number power[N_SHFZ], d_power[N_SHFZ];
+        UNROLL for (int z = 0; z < N_SHFZ; z++) {
+            powers(half_angle(c, x, y, z), c.zeta[q], power[z], d_power[z]);
+            d_power[z] = d_power[z] * (slope * c.half_sine[z] + c.half_cosine[z]);
+        }
+        UNROLL for (int i = 0; i < N_ETAA; i++)
+            UNROLL for (int s = 0; s < N_SHFA; s++) {
+                const real* h = g + ((i * N_ZETA + q) * N_SHFA + s) * N_SHFZ;
+                number sum = number_of(0), d_sum = number_of(0);
+                UNROLL for (int z = 0; z < N_SHFZ; z++) {
+                    sum = sum + power[z] * h[z];
+                    d_sum = d_sum + d_power[z] * h[z];
+                }
+                const number offset = mean + -c.ShfA[s];
+                const number factor = exp_of(offset * offset * -c.EtaA[i]);
+                d_cosine = d_cosine + factor * d_sum * c.zeta[q].value;
+                sum = factor * sum;
+                d_both = d_both + sum;
+                d_mean = d_mean + offset * sum * (-2 * c.EtaA[i]);
+            }
+    }
+    const number fk = near.f[k] * (real)2, both = near.f[j] * fk;
+    d_cosine = d_cosine * both * (real)0.95;
+    to.x = to.x + d_cosine * near.ux[k];
+    to.y = to.y + d_cosine * near.uy[k];
+    to.z = to.z + d_cosine * near.uz[k];
+    to.r = to.r + d_mean * both * (real)0.5;
+    to.f = to.f + d_both * fk;
+}
+
+// The row of gradients of an atom: groups added up in shared memory, or where it stands.
+DEVICE const real* gradient_row(const AevArguments& a, i64 output, i64 row, real* shared) {
+    const real* from = a.gradient + (output * a.groups * a.rows + row) * a.width;
+    if (!a.staged) return from;
+    for (int k = threadIdx.x; k < a.width; k += THREADS) {
+        real sum = 0;
+        for (int group = 0; group < a.groups; group++) sum += from[group * a.rows * a.width + k];
+        shared[k] = sum;
+    }
+    return shared;
+}
+
+DEVICE void add_gradient(real* to, const Slopes& s, const Near& near, int j) {
+    const number ux = near.ux[j], uy = near.uy[j], uz = near.uz[j], over = inverse(near.r[j]);
+    const number along = s.r + s.f * near.df[j] - (s.x * ux + s.y * uy + s.z * uz) * over;
+    to[0] += result_of(ux * along + s.x * over);
+    to[1] += result_of(uy * along + s.y * over);
+    to[2] += result_of(uz * along + s.z * over);
+}
+
+// A lane for each of 32 neighbors j, and a warp for every fourth neighbor k.
+DEVICE void angular_backward(const AevArguments& a, const Constants& c, const Near& near, const real* g,
+                             Slopes (*partial)[32], real* out) {
+    const int E = (int)a.num_species;
+    for (int j0 = 0; j0 < near.count; j0 += 32) {
+        const int j = j0 + lane_id();
+        const number zero = number_of(0);
+        Slopes sum = {zero, zero, zero, zero, zero};
+        if (j < near.count) {
+            const int* columns = a.angular_column + near.kind[j] * E;
+            for (int k = warp_id(); k < near.count; k += WARPS) {
+                const int other = near.kind[k], mine = near.kind[j];
+                const int column = mine <= other ? columns[other] : a.angular_column[other * E + mine];
+                if (k != j) add_triple(c, near, j, k, g + column, sum);
+            }
+        }
+        partial[warp_id()][lane_id()] = sum;
+        __syncthreads();
+        if (warp_id() == 0 && j < near.count) {
+            for (int w = 1; w < WARPS; w++) {
+                const Slopes& more = partial[w][lane_id()];
+                sum = {sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.r + more.r, sum.f + more.f};
+            }
+            add_gradient(out + 3 * near.index[j], sum, near, j);
+        }
+        __syncthreads();
+    }
+}
+
+// Dynamic shared memory: start (E + 1, padded), a row of gradients if staged.
+KERNEL(aev_backward, AevArguments, THREADS) {
+    __shared__ Constants c;
+    __shared__ NearMemory memory;
+    __shared__ Slopes partial[WARPS][32];
+    DYNAMIC_SHARED(int, dynamic);
+    const i64 i = blockIdx.x, output = blockIdx.y, row = a.row_of ? a.row_of[i] : i;
+    load_constants(a.constants, c);
+    const real* g = gradient_row(a, output, row, (real*)(dynamic + ((int)a.num_species + 4) / 4 * 4));
+    __syncthreads();
+    const Pairs p = pairs_of(a, i);
+    real* out = a.out + 3 * (output * a.num_pairs + p.first);
+    for (int k = threadIdx.x; k < p.count; k += THREADS) {
+        number x, y, z;
+        vector_of(p, k, x, y, z);
+        const number r = sqrt_of(x * x + y * y + z * z);
+        number slope = number_of(0);
+        if (value_of(r) < c.Rcr) slope = radial_slope(a, c, r, p.kinds[k], g) * inverse(r);
+        out[3 * k] = result_of(slope * x);
+        out[3 * k + 1] = result_of(slope * y);
+        out[3 * k + 2] = result_of(slope * z);
+    }
+    const Near near = collect(a, c, p, memory, dynamic);
+    angular_backward(a, c, near, g, partial, out);
+}
