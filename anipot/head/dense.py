@@ -77,13 +77,14 @@ def dense_layers(network: nn.Module, num_features: int) -> list[Layer]:
     return layers
 
 
-def common_dtype(networks: list[list[Layer]]) -> torch.dtype:
+def common_dtype(networks: list[list[Layer]], device: torch.device) -> torch.dtype:
+    """Return the dtype of all weights; they must stand on a device, one number after the other."""
     tensors = [t for network in networks for layer in network for t in (layer.weight, layer.bias) if t is not None]
     dtypes = {t.dtype for t in tensors}
     if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
         raise NotCovered(f"the weights are {', '.join(sorted(map(str, dtypes)))}")
-    if not all(t.is_contiguous() and t.is_cpu for t in tensors):
-        raise NotCovered("weights are not contiguous in the memory of the CPU")
+    if not all(t.is_contiguous() and t.device == device for t in tensors):
+        raise NotCovered(f"weights are not contiguous in the memory of {device}")
     return dtypes.pop()
 
 

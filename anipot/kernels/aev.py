@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anipot.kernels.cuda import aev as cuda_aev
+from anipot.kernels.cuda import program as cuda
 from anipot.kernels.library import AevSpec, PairsSpec, available, library, plain_autograd
 from anipot.kernels.memory import empty
 from anipot.kernels.operations import define
@@ -75,6 +77,8 @@ def pairs_of(
 
 
 def _call(what: int, pairs: tuple[Any, ...], gradient: Tensor | None, tangent: Tensor | None) -> Tensor:
+    if pairs[2].is_cuda or cuda.wanted(pairs[2]):
+        return cuda_aev.call(what, pairs, gradient, tangent)
     of_pairs, alive = pairs_of(*pairs)
     vectors, (constants, sizes, num_atoms) = alive[2], pairs[3:]
     constants = constants.contiguous()
@@ -126,6 +130,7 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
     return (*ctx.saved_tensors, ctx.sizes, ctx.num_atoms)
 
 
+_DEVICES = ("CPU", "CUDA")
 _NOTHING = (None, None, None)  # constants, sizes, num_atoms
 
 
@@ -179,13 +184,14 @@ def _side_by_side(name: str, num_leading: int) -> Any:
 
 # fmt: off
 define(f"aev({_PAIRS}) -> Tensor",
-       _aev, _like_features, _aev_gradient, _keep, _side_by_side("aev", 0))
+       _aev, _like_features, _aev_gradient, _keep, _side_by_side("aev", 0), _DEVICES)
 define(f"aev_backward(Tensor gradient, {_PAIRS}) -> Tensor",
-       _aev_backward, _like_vectors, _aev_backward_gradient, _keep, _side_by_side("aev_backward", 1))
+       _aev_backward, _like_vectors, _aev_backward_gradient, _keep, _side_by_side("aev_backward", 1), _DEVICES)
 define(f"aev_tangent(Tensor tangent, {_PAIRS}) -> Tensor",
-       _aev_tangent, _like_features, _aev_tangent_gradient, _keep, _side_by_side("aev_tangent", 1))
+       _aev_tangent, _like_features, _aev_tangent_gradient, _keep, _side_by_side("aev_tangent", 1), _DEVICES)
 define(f"aev_backward_tangent(Tensor tangent, Tensor gradient, {_PAIRS}) -> Tensor",
-       _aev_backward_tangent, _like_vectors, _no_third_derivatives, _keep, _side_by_side("aev_backward_tangent", 2))
+       _aev_backward_tangent, _like_vectors, _no_third_derivatives, _keep, _side_by_side("aev_backward_tangent", 2),
+       _DEVICES)
 # fmt: on
 
 
@@ -206,6 +212,7 @@ def aev(
 
 def covers(vectors: Tensor) -> bool:
     """Whether the kernels are there and compute with these vectors."""
-    if not available() or not vectors.is_cpu or vectors.dtype not in (torch.float32, torch.float64):
+    if vectors.dtype not in (torch.float32, torch.float64):
         return False
-    return plain_autograd(vectors)
+    there = cuda.wanted(vectors) or (vectors.is_cpu and available())
+    return there and plain_autograd(vectors)

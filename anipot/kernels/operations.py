@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,14 +18,16 @@ def define(
     gradient: Callable[..., Any] | None = None,
     keep: Callable[..., Any] | None = None,
     batched: Callable[..., Any] | None = None,
+    devices: Sequence[str] = ("CPU",),
 ) -> None:
-    """Define ``anipot::...`` with its kernel for the CPU, shapes for the compiler, gradient and batching.
+    """Define ``anipot::...`` with its kernel for these devices, shapes for the compiler, gradient and batching.
 
     Without a rule of its own an operation is batched call after call, since its rows are many already.
     """
     name = schema.partition("(")[0]
     _library.define(schema)
-    _library.impl(name, kernel, "CPU")
+    for device in devices:
+        _library.impl(name, kernel, device)
     torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
     if gradient is not None:  # else: integers
         torch.library.register_autograd(f"anipot::{name}", gradient, setup_context=keep, lib=_library)

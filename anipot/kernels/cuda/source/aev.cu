@@ -17,7 +17,9 @@
 // Angular neighbors that have room in shared memory; where there are more, all of them are in `scratch`.
 #define NEAR 128
 
-// P pairs: those of atom i from starts[i] to starts[i + 1], or counts[i] of them from i * stride.
+// Each block computes a row: that of atom atom_of[first + block], or of atom `block`. The pairs of atom i stand from
+// starts[i] to starts[i + 1]; or there are counts[i] of them from i * stride on, and what is written for them (`out`)
+// begins at block * stride.
 struct AevArguments {
     i64 num_species;
     const i64* starts;
@@ -29,15 +31,16 @@ struct AevArguments {
     const double* constants;   // Rcr, Rca, eps of the cutoff; EtaR, ShfR, EtaA, Zeta, ShfA, ShfZ
     const int* radial_column;   // (E) where the terms of an element begin, negative if they are left out
     const int* angular_column;  // (E, E)
-    const int* row_of;          // (n) row of each atom, or null
+    const int* atom_of;         // or null
+    i64 first;
     i64 width;
     real* features;        // (rows, width)
     const real* gradient;  // (outputs, groups, rows, width): groups are added up
     i64 groups, rows;
-    i64 staged;      // whether a row of the gradient fits into shared memory; else there is one group
-    real* out;       // (outputs, P, 3)
-    i64 num_pairs;   // P
-    number* scratch;  // (P, SCRATCH)
+    i64 staged;       // whether a row of the gradient fits into shared memory; else there is one group
+    real* out;        // (outputs, P, 3)
+    i64 num_pairs;    // P
+    number* scratch;  // (P, SCRATCH), or null where no atom has more than NEAR neighbors
 };
 
 struct Constants {
@@ -97,13 +100,14 @@ DEVICE void cutoff(const AevArguments& a, real eps, number r, real radius, numbe
 struct Pairs {
     const real *vectors, *tangents;
     const int* kinds;
-    i64 first;
+    i64 out;  // where what is written for them begins
     int count;
 };
-DEVICE Pairs pairs_of(const AevArguments& a, i64 i) {
-    const i64 first = a.starts ? a.starts[i] : i * a.stride;
+DEVICE Pairs pairs_of(const AevArguments& a) {
+    const i64 block = blockIdx.x, i = a.atom_of ? a.atom_of[a.first + block] : block;
+    const i64 first = a.starts ? a.starts[i] : i * a.stride, out = a.starts ? first : block * a.stride;
     const i64 count = a.starts ? a.starts[i + 1] - first : min((i64)a.counts[i], a.stride);
-    return {a.vectors + 3 * first, a.tangents + 3 * first, a.neighbor_kind + first, first, (int)count};
+    return {a.vectors + 3 * first, a.tangents + 3 * first, a.neighbor_kind + first, out, (int)count};
 }
 DEVICE void vector_of(const Pairs& p, int k, number& x, number& y, number& z) {
 #ifdef ANIPOT_DUAL
@@ -139,7 +143,7 @@ DEVICE Near collect(const AevArguments& a, const Constants& c, const Pairs& p, N
     int room = NEAR;
     if (p.count > NEAR && a.scratch) {
         room = p.count;
-        values = a.scratch + p.first * SCRATCH;
+        values = a.scratch + p.out * SCRATCH;
         order = (int*)(values + 6 * (i64)room);
         index = order + 2 * room;
         kind = index + room;
@@ -319,11 +323,10 @@ KERNEL(aev_forward, AevArguments, THREADS) {
     __shared__ NearMemory memory;
     __shared__ Tile tile;
     DYNAMIC_SHARED(number, dynamic);
-    const i64 i = blockIdx.x, row = a.row_of ? a.row_of[i] : i;
     load_constants(a.constants, c);
     __syncthreads();
-    const Pairs p = pairs_of(a, i);
-    real* out = a.features + row * a.width;
+    const Pairs p = pairs_of(a);
+    real* out = a.features + blockIdx.x * a.width;
     radial_forward(a, c, p, tile, out);
     const int padded_start = ((int)a.num_species + 4) / 4 * 4;
     const Near near = collect(a, c, p, memory, (int*)dynamic);
@@ -442,12 +445,12 @@ KERNEL(aev_backward, AevArguments, THREADS) {
     __shared__ NearMemory memory;
     __shared__ Slopes partial[WARPS][32];
     DYNAMIC_SHARED(int, dynamic);
-    const i64 i = blockIdx.x, output = blockIdx.y, row = a.row_of ? a.row_of[i] : i;
+    const i64 output = blockIdx.y;
     load_constants(a.constants, c);
-    const real* g = gradient_row(a, output, row, (real*)(dynamic + ((int)a.num_species + 4) / 4 * 4));
+    const real* g = gradient_row(a, output, blockIdx.x, (real*)(dynamic + ((int)a.num_species + 4) / 4 * 4));
     __syncthreads();
-    const Pairs p = pairs_of(a, i);
-    real* out = a.out + 3 * (output * a.num_pairs + p.first);
+    const Pairs p = pairs_of(a);
+    real* out = a.out + 3 * (output * a.num_pairs + p.out);
     for (int k = threadIdx.x; k < p.count; k += THREADS) {
         number x, y, z;
         vector_of(p, k, x, y, z);

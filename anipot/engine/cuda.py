@@ -1,0 +1,152 @@
+"""The engine of a GPU: steps of fixed composition, from their second call on as CUDA graphs."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from anipot.engine.parts import Parts, Request, Values
+from anipot.engine.step import Step
+from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
+
+#: Steps that are kept: a dynamics needs one, several structures taking turns some more.
+_KEPT = 4
+#: Neighbors of an atom that there is room for at first: more than liquids and molecules have within 5.2 Å.
+_CAPACITY = 96
+
+
+class CudaPlan:
+    """The steps that a potential has computed last, for the same atoms again.
+
+    Parameters
+    ----------
+    parts
+        What the potential is made of.
+    old
+        The plan before the potential changed.
+    """
+
+    def __init__(self, parts: Parts, old: object) -> None:
+        self.parts = parts
+        self._runs: list[_Run] = []
+        self._present = [True] * parts.num_species
+        #: Number of neighbor searches so far: one for each call.
+        self.searches = 0
+
+    def constants_changed(self) -> bool:
+        """Whether plain numbers of the model differ from those that the plan was made of."""
+        return self.parts.constants_changed()
+
+    def changed(self) -> bool:
+        """Whether anything that the last call has used is not what it was when the plan was made."""
+        return self.parts.changed(self._present)
+
+    def run(
+        self,
+        species: Tensor,
+        coordinates: Tensor,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        ask: Request,
+        skin: float,
+    ) -> Values | None:
+        """Return the values, or None where torch has to compute them, or say what is wrong with the input."""
+        periodic = cell is not None and pbc is not None
+        if ask.stress and not periodic:
+            return None
+        run = self._run_for(species, (periodic, ask, coordinates.dtype))
+        if run is None:
+            return None
+        self._present = run.present
+        self.searches += 1
+        return run(coordinates, cell, pbc)
+
+    def _run_for(self, species: Tensor, kind: tuple[bool, Request, torch.dtype]) -> _Run | None:
+        for i, run in enumerate(self._runs):
+            if run.kind == kind and run.serves(species):
+                if i:
+                    self._runs.insert(0, self._runs.pop(i))
+                return run
+        index = self._element_indices(species)
+        if index is None:
+            return None
+        self._runs[_KEPT - 1 :] = []  # before memory for another is taken
+        self._runs.insert(0, _Run(self.parts, species, index, kind))
+        return self._runs[0]
+
+    def _element_indices(self, species: Tensor) -> Tensor | None:
+        """Return element indices on the device, or None where some are not known."""
+        potential = self.parts.potential
+        index = species.to(potential.device)
+        if potential.periodic_table_index:
+            table = potential.converter.index_of
+            inside = index.clamp(-1, len(table) - 2)
+            index = torch.where(inside == index, table[inside], -2)
+        if bool(((index < -1) | (index >= self.parts.num_species)).any()):
+            return None
+        return index
+
+
+class _Run:
+    """A step for certain atoms, with the graph made of it."""
+
+    def __init__(self, parts: Parts, species: Tensor, index: Tensor, kind: tuple[bool, Request, torch.dtype]) -> None:
+        self._parts, self._index, self.kind = parts, index, kind
+        self._given, self._version, self._kept = species, species._version, species.clone()
+        self._make(_CAPACITY)
+
+    def _make(self, capacity: int) -> None:
+        periodic, ask, dtype = self.kind
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._calls = 0
+        self._step = Step(self._parts, self._index, periodic, ask, dtype, capacity)
+        self.present = self._step.present
+
+    def serves(self, species: Tensor) -> bool:
+        """Whether these are the atoms of the step."""
+        if species is self._given and species._version == self._version:
+            return True
+        kept = self._kept
+        return species.shape == kept.shape and species.device == kept.device and torch.equal(species, kept)
+
+    def __call__(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> Values | None:
+        while True:
+            self._step.load(coordinates, cell, pbc)
+            self._launch()
+            # One transfer for everything where the results go to the CPU; else for the report alone.
+            outputs = self._step.outputs
+            buffer = outputs.buffer.to(coordinates.device, copy=True)
+            values = outputs.views(buffer)
+            status = values["status"].tolist()
+            if status[ONE_SPOT] or status[NOT_FINITE] or status[OVERFLOW]:
+                return None
+            if status[NEIGHBORS] <= self._step.capacity:
+                break
+            self._make(-(-int(1.25 * status[NEIGHBORS]) // 8) * 8)
+        _, ask, _ = self.kind
+        lead = slice(None) if ask.members else 0
+        return Values(*(values[name][lead] if name in values else None for name in Step.NAMES))
+
+    def _launch(self) -> None:
+        self._calls += 1
+        if self._graph is None and self._calls == 2 and self._index.is_cuda:
+            self._graph = _captured(self._step)
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._step.launch()
+
+
+def _captured(step: Step) -> torch.cuda.CUDAGraph | None:
+    """Return the launches of a step as a graph; None, with a warning, where torch cannot make one."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.current_stream(step.device).synchronize()
+    try:
+        with torch.cuda.device(step.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            step.launch()
+    except RuntimeError as error:
+        warnings.warn(f"no CUDA graph could be made, so that steps are launched one by one: {error}", stacklevel=2)
+        return None
+    return graph

@@ -1,0 +1,71 @@
+"""One evaluation on a GPU for atoms that stay the same: all kernels over buffers that stay where they are."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from anipot.engine.packed import Packed
+from anipot.engine.parts import Parts, Request
+from anipot.kernels import aev as operations
+from anipot.kernels.cuda import aev
+from anipot.kernels.cuda.composition import Composition
+from anipot.kernels.cuda.networks import Networks
+from anipot.kernels.cuda.program import fill
+from anipot.kernels.cuda.results import Results
+from anipot.kernels.cuda.search import STATUS_SIZE, Search
+
+
+class Step:
+    """Search, AEVs, networks and gradients of a batch.
+
+    Nothing of ``launch`` waits for the device or takes memory, so that it can become part of a CUDA graph.
+
+    Parameters
+    ----------
+    parts
+        Of the potential; on the device.
+    species
+        (B, A) element indices on the device, ghosts -1.
+    periodic
+        Whether there are cells.
+    ask
+        What to compute.
+    dtype
+        Of forces and stress.
+    capacity
+        Neighbors of an atom that there is room for.
+    """
+
+    #: Results in the order of ``Values``.
+    NAMES: ClassVar = ("energies", "atomic_energies", "forces", "stress")
+
+    def __init__(
+        self, parts: Parts, species: Tensor, periodic: bool, ask: Request, dtype: torch.dtype, capacity: int
+    ) -> None:
+        self.device, self.capacity = species.device, capacity
+        self._parts, self._ask = parts, ask
+        (num_molecules, num_slots), device = species.shape, species.device
+        outputs = parts.num_members if ask.members else 1
+        sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}
+        if ask.atomic_energies:
+            sizes["atomic_energies"] = ((outputs, num_molecules, num_slots), torch.float64)
+        if ask.forces:
+            sizes["forces"] = ((outputs, num_molecules, num_slots, 3), dtype)
+        if ask.stress:
+            sizes["stress"] = ((outputs, num_molecules, 3, 3), dtype)
+        #: What a call returns, and the status.
+        self.outputs = Packed(sizes, device)
+        self._coordinates = torch.zeros(num_molecules, num_slots, 3, dtype=torch.float64, device=device)
+        self._cell = torch.zeros(num_molecules, 3, 3, dtype=torch.float64, device=device) if periodic else None
+        self._pbc = torch.zeros(num_molecules, 3, dtype=torch.bool, device=device) if periodic else None
+        self._build(Composition.of(species))
+
+    def load(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> None:
+        """Copy the input to where the kernels read it; from (B, A, 3), (B, 3, 3) or (3, 3), and (B, 3) or (3,)."""
+        self._coordinates.copy_(coordinates.detach(), non_blocking=True)
+        if self._cell is not None and self._pbc is not None and cell is not None and pbc is not None:
+            self._cell.copy_(cell.detach(), non_blocking=True)
+            self._pbc.copy_(pbc, non_blocking=True)
