@@ -33,8 +33,9 @@ class Composition:
         slot = real.reshape(-1).nonzero().squeeze(1)
         start = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
         molecule = slot // max(species.shape[1], 1)
-        integers = (t.to(torch.int32) for t in (species.reshape(-1)[slot], slot, molecule, start))
-        return cls(*integers, sizes=tuple(sizes.tolist()), num_slots=species.numel())
+        found = (species.reshape(-1)[slot], slot, molecule, start)
+        kind, slot, molecule, start = (t.to(torch.int32) for t in found)
+        return cls(kind, slot, molecule, start, tuple(sizes.tolist()), species.numel())
 
     @property
     def num_atoms(self) -> int:

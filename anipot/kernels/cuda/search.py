@@ -32,7 +32,7 @@ def variants() -> list[tuple[str, dict[str, int]]]:
 class SearchArguments(Arguments):
     """Those of all kernels of search.cu."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, i64) for name in ("n", "num_bins", "capacity")),
         *((name, f64) for name in ("cutoff", "near_cutoff")),
         *(
@@ -46,7 +46,7 @@ class SearchArguments(Arguments):
                 *("pair_center", "pair_neighbor", "pair_shift"),
             )
         ),
-    ]
+    )
 
 
 class Search:
@@ -141,9 +141,13 @@ class Search:
         pbc
             (B, 3) bool.
         """
-        wrong = [t for t in (coordinates, cell) if t is not None and not (t.dtype == torch.float64 and _dense(t))]
-        if wrong or (pbc is not None and not (pbc.dtype == torch.bool and _dense(pbc))):
-            raise TypeError("coordinates and cell must be contiguous and float64, pbc contiguous and bool")
+        wide, narrow = torch.float64, torch.bool
+        for name, tensor, dtype in (("coordinates", coordinates, wide), ("cell", cell, wide), ("pbc", pbc, narrow)):
+            if tensor is not None and not (tensor.dtype == dtype and tensor.is_contiguous()):
+                raise TypeError(f"{name} must be contiguous and {dtype}, got {tensor.dtype}, strides {tensor.stride()}")
+        if (cell is None) != (pbc is None):
+            raise ValueError("cell and pbc must both be given, or neither")
+        self._inputs = coordinates, cell, pbc  # read once more by ``pairs``
         fill(self._arguments, coordinates=coordinates, cell=cell, pbc=pbc)
         if not self.is_direct:
             self._run("search_lattice", self.atoms.num_molecules, 1024)
@@ -152,21 +156,16 @@ class Search:
             self._run("search_order", self._blocks(256), 256)
         self._list()
 
-    def pairs(self, periodic: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def pairs(self, periodic: bool) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Return center (P,), neighbor (P,) and shift (P, 3) or None of what ``launch`` has counted, int64, ordered.
 
-        Waits for the device.
-
-        Raises
-        ------
-        ArithmeticError
-            If there is something in the input that is not searched.
+        None where it found something that it does not search. Waits for the device.
         """
         start = torch.nn.functional.pad(self.count.cumsum(0), (1, 0))  # (n + 1) int64
         told = torch.cat([start[-1:], self.status]).tolist()
         total, status = told[0], told[1:]
         if status[NOT_FINITE] or status[OVERFLOW]:
-            raise ArithmeticError(f"the search reports {status}")
+            return None
         self.neighbor, self.shift = self._integers(total), self._integers(total, 3)
         center = torch.empty(total, dtype=torch.int64, device=self.atoms.device)
         neighbor, shift = torch.empty_like(center), center.new_empty(total, 3) if periodic else None
@@ -204,7 +203,7 @@ class Search:
 
     def _bin_buffers(self) -> dict[str, Tensor]:
         n = self.atoms.num_atoms
-        first = [0, *accumulate(max(1, size // ATOMS_PER_BIN) for size in self.atoms.sizes)]
+        first = [0, *accumulate(max(1, int(size / ATOMS_PER_BIN)) for size in self.atoms.sizes)]
         self._arguments.num_bins = first[-1]
         doubles = {
             "lattice": (self.atoms.num_molecules, _NUMBERS_OF_LATTICE),
@@ -212,8 +211,8 @@ class Search:
             "sorted_inside": (n, 3),
         }
         integers = {
-            **{name: (n,) for name in ("next", "bin_of", "sorted")},
-            **{name: (first[-1],) for name in ("head", "bin_count")},
+            **dict.fromkeys(("next", "bin_of", "sorted"), (n,)),
+            **dict.fromkeys(("head", "bin_count"), (first[-1],)),
             "bin_start": (first[-1] + 1,),
             "wrap": (n, 3),
         }
@@ -225,10 +224,6 @@ class Search:
         }
 
 
-def _dense(tensor: Tensor) -> bool:
-    return tensor.is_contiguous()
-
-
 def find_pairs(
     real: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
@@ -236,17 +231,9 @@ def find_pairs(
 
     None where something in the input has to be looked at by the search written in torch.
     """
-    periodic = cell is not None and pbc is not None
     search = Search(Composition.of(real.to(torch.int32) - 1), cutoff)
-    if periodic:
-        search.launch(_double(coordinates), _double(cell), pbc.contiguous())
-    else:
-        search.launch(_double(coordinates))
-    try:
-        return search.pairs(periodic)
-    except ArithmeticError:
-        return None
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double().contiguous()
+    if cell is None or pbc is None:
+        search.launch(coordinates.double().contiguous())
+        return search.pairs(periodic=False)
+    search.launch(coordinates.double().contiguous(), cell.double().contiguous(), pbc.contiguous())
+    return search.pairs(periodic=True)
