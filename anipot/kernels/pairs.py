@@ -7,6 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from anipot.kernels.cuda import program, search
 from anipot.kernels.library import PairsResult, SystemSpec, library
 from anipot.kernels.specs import address, fill_system
 
@@ -19,6 +20,8 @@ def find_pairs(
     Arguments are those of ``anipot.neighbors.brute_force``. None where the kernels do not compute it: no library,
     another device, or something that the search written in torch has to look at.
     """
+    if program.wanted(coordinates):
+        return search.find_pairs(real, coordinates, cell, pbc, cutoff)
     native = library()
     if native is None or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
         return None
