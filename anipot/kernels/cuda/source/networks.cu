@@ -298,7 +298,7 @@ DEVICE void product(const Weights<BACKWARD>& weights, const Workspace& work, int
     const int chunks = (to - from + CHUNK - 1) / CHUNK;
     int parts = 1, part = 0, tile = (warp_id() + turn) % WARPS;  // turns, since layers are not of WARPS tiles
     if (work.split && tiles <= WARPS / 2) {
-        parts = min(chunks, min(WARPS, tiles + SHARED_TILES) / tiles);
+        parts = min(chunks, min((int)WARPS, tiles + SHARED_TILES) / tiles);
         if (parts > 1) {
             tile = warp_id() % tiles;
             part = warp_id() / tiles;
