@@ -229,6 +229,39 @@ T __shfl_down_sync(unsigned, T x, int by) {
 inline unsigned __ballot_sync(unsigned, bool x) { return host::ballot(6, x); }
 inline int __any_sync(unsigned, bool x) { return host::ballot(7, x) != 0; }
 inline int __all_sync(unsigned, bool x) { return host::ballot(8, x) == 0xffffffffu; }
+
+// Copies that go on while a thread computes: they are made where it waits for them.
+namespace host {
+struct Copy {
+    void* to;
+    unsigned char value[16];
+    int bytes;
+};
+static std::vector<std::vector<std::vector<Copy>>> copies;  // groups of each thread; the last is open
+inline std::vector<std::vector<Copy>>& groups() {
+    if (copies.size() < fibers.size()) copies.resize(fibers.size());
+    if (copies[current].empty()) copies[current].emplace_back();
+    return copies[current];
+}
+}  // namespace host
+template <int BYTES, class T>
+void copy_later(T* to, const T* from, bool there) {
+    if ((size_t)to % BYTES || (there && (size_t)from % BYTES)) host::fail("a copy that is not aligned");
+    host::Copy copy = {to, {}, BYTES};
+    if (there) memcpy(copy.value, from, BYTES);
+    host::groups().back().push_back(copy);
+    memset((void*)to, 0xff, BYTES);
+}
+inline void end_copies() { host::groups().emplace_back(); }
+template <int PENDING>
+void await_copies() {
+    auto& groups = host::groups();
+    while ((int)groups.size() > PENDING + 1) {
+        for (const host::Copy& copy : groups.front()) memcpy(copy.to, copy.value, copy.bytes);
+        groups.erase(groups.begin());
+    }
+}
+
 inline void __threadfence() {}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
