@@ -9,11 +9,8 @@ from torch import Tensor
 
 from anipot.engine.packed import Packed
 from anipot.engine.parts import Parts, Request
-from anipot.kernels import aev as operations
-from anipot.kernels.cuda import aev
+from anipot.engine.rows import RowBlock, Rows
 from anipot.kernels.cuda.composition import Composition
-from anipot.kernels.cuda.networks import Networks
-from anipot.kernels.cuda.program import fill
 from anipot.kernels.cuda.results import Results
 from anipot.kernels.cuda.search import STATUS_SIZE, Search
 
@@ -46,7 +43,7 @@ class Step:
         self, parts: Parts, species: Tensor, periodic: bool, ask: Request, dtype: torch.dtype, capacity: int
     ) -> None:
         self.device, self.capacity = species.device, capacity
-        self._parts, self._ask = parts, ask
+        self._parts = parts
         (num_molecules, num_slots), device = species.shape, species.device
         outputs = parts.num_members if ask.members else 1
         sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}
@@ -61,7 +58,7 @@ class Step:
         self._coordinates = torch.zeros(num_molecules, num_slots, 3, dtype=torch.float64, device=device)
         self._cell = torch.zeros(num_molecules, 3, 3, dtype=torch.float64, device=device) if periodic else None
         self._pbc = torch.zeros(num_molecules, 3, dtype=torch.bool, device=device) if periodic else None
-        self._build(Composition.of(species))
+        self._build(Composition.of(species), ask, dtype)
 
     def load(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> None:
         """Copy the input to where the kernels read it; from (B, A, 3), (B, 3, 3) or (3, 3), and (B, 3) or (3,)."""
@@ -69,3 +66,51 @@ class Step:
         if self._cell is not None and self._pbc is not None and cell is not None and pbc is not None:
             self._cell.copy_(cell.detach(), non_blocking=True)
             self._pbc.copy_(pbc, non_blocking=True)
+
+    def _build(self, atoms: Composition, ask: Request, dtype: torch.dtype) -> None:
+        parts, n = self._parts, atoms.num_atoms
+        status, shifter = self.outputs.tensors["status"], parts.shifter
+        constants = shifter.self_energies.detach()
+        self._search = Search(
+            atoms,
+            parts.aev.Rcr,
+            near_cutoff=parts.aev.Rca,
+            capacity=self.capacity,
+            dtype=parts.dtype,
+            status=status,
+        )
+        self._results = Results(
+            self._search,
+            constants[: parts.num_species],
+            members=parts.num_members,
+            intercept=constants[parts.num_species :] if shifter.fit_intercept else None,
+            each=ask.members,
+            forces=ask.forces,
+            stress=ask.stress,
+            atomic_energies=ask.atomic_energies,
+            dtype=dtype,
+            outputs=self.outputs.tensors,
+        )
+        order = torch.argsort(atoms.kind, stable=True)
+        self._atom_of = order.to(torch.int32)
+        self._row_of = torch.empty_like(self._atom_of)
+        self._row_of[order] = torch.arange(n, dtype=torch.int32, device=self.device)
+        counts: list[int] = torch.bincount(atoms.kind, minlength=parts.num_species).tolist()
+        #: Whether each element occurs.
+        self.present = [count > 0 for count in counts]
+        outputs = parts.num_members if ask.members else 1
+        self._row_energies = torch.empty(parts.num_members, n, dtype=torch.float64, device=self.device)
+        self._gradients = None
+        if ask.forces or ask.stress:
+            shape = (outputs, n, self.capacity, 3)
+            self._gradients = torch.empty(shape, dtype=parts.dtype, device=self.device)
+        rows = Rows(parts, self._search, self._atom_of, self.present, self._gradients)
+        self._blocks = [RowBlock(rows, first, stop, counts, ask) for first, stop in rows.blocks(n, outputs)]
+
+    def launch(self) -> None:
+        """Launch all kernels."""
+        self.outputs.tensors["status"].zero_()
+        self._search.launch(self._coordinates, self._cell, self._pbc)
+        for block in self._blocks:
+            block.launch(self._row_energies)
+        self._results.launch(self._row_energies, self._row_of, self._gradients)

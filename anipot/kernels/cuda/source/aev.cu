@@ -18,8 +18,7 @@
 #define NEAR 128
 
 // Each block computes a row: that of atom atom_of[first + block], or of atom `block`. The pairs of atom i stand from
-// starts[i] to starts[i + 1]; or there are counts[i] of them from i * stride on, and what is written for them (`out`)
-// begins at block * stride.
+// starts[i] to starts[i + 1]; or there are counts[i] of them from i * stride on.
 struct AevArguments {
     i64 num_species;
     const i64* starts;
@@ -100,14 +99,14 @@ DEVICE void cutoff(const AevArguments& a, real eps, number r, real radius, numbe
 struct Pairs {
     const real *vectors, *tangents;
     const int* kinds;
-    i64 out;  // where what is written for them begins
+    i64 first;
     int count;
 };
 DEVICE Pairs pairs_of(const AevArguments& a) {
     const i64 block = blockIdx.x, i = a.atom_of ? a.atom_of[a.first + block] : block;
-    const i64 first = a.starts ? a.starts[i] : i * a.stride, out = a.starts ? first : block * a.stride;
+    const i64 first = a.starts ? a.starts[i] : i * a.stride;
     const i64 count = a.starts ? a.starts[i + 1] - first : min((i64)a.counts[i], a.stride);
-    return {a.vectors + 3 * first, a.tangents + 3 * first, a.neighbor_kind + first, out, (int)count};
+    return {a.vectors + 3 * first, a.tangents + 3 * first, a.neighbor_kind + first, first, (int)count};
 }
 DEVICE void vector_of(const Pairs& p, int k, number& x, number& y, number& z) {
 #ifdef ANIPOT_DUAL
@@ -143,7 +142,7 @@ DEVICE Near collect(const AevArguments& a, const Constants& c, const Pairs& p, N
     int room = NEAR;
     if (p.count > NEAR && a.scratch) {
         room = p.count;
-        values = a.scratch + p.out * SCRATCH;
+        values = a.scratch + p.first * SCRATCH;
         order = (int*)(values + 6 * (i64)room);
         index = order + 2 * room;
         kind = index + room;
@@ -450,7 +449,7 @@ KERNEL(aev_backward, AevArguments, THREADS) {
     const real* g = gradient_row(a, output, blockIdx.x, (real*)(dynamic + ((int)a.num_species + 4) / 4 * 4));
     __syncthreads();
     const Pairs p = pairs_of(a);
-    real* out = a.out + 3 * (output * a.num_pairs + p.out);
+    real* out = a.out + 3 * (output * a.num_pairs + p.first);
     for (int k = threadIdx.x; k < p.count; k += THREADS) {
         number x, y, z;
         vector_of(p, k, x, y, z);

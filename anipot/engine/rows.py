@@ -1,0 +1,157 @@
+"""AEVs, networks and their gradients on a GPU, for rows of atoms sorted by element."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anipot.engine.parts import Parts, Request
+from anipot.head.dense import NotCovered
+from anipot.kernels import aev as operations
+from anipot.kernels.cuda import aev
+from anipot.kernels.cuda.networks import DoesNotFit, Networks
+from anipot.kernels.cuda.program import fill
+from anipot.kernels.cuda.search import Search
+
+#: Bytes that features and their gradients may take; more rows than that are computed one block after the other.
+_BYTES = 4 * 2**30
+
+
+class Rows:
+    """What all blocks of rows have in common.
+
+    Parameters
+    ----------
+    parts
+        Of the potential.
+    search
+        The neighbors.
+    atom_of
+        (n,) int32, the atom of each row.
+    present
+        Whether each element occurs: columns of the others are left out.
+    gradients
+        (O, n, capacity, 3) where dE/dvector goes, or None.
+    """
+
+    def __init__(
+        self, parts: Parts, search: Search, atom_of: Tensor, present: list[bool], gradients: Tensor | None
+    ) -> None:
+        self.parts, self.device, self.gradients = parts, atom_of.device, gradients
+        constants, sizes = operations.constants_and_sizes(parts.aev, parts.cutoff_kind)
+        self.sizes = tuple(sizes)
+        radial, angular, self.width = aev.columns(sizes, present)
+        #: Of the full feature vector, in the order of the columns that are kept.
+        self.columns = _kept_columns(radial, angular, sizes)
+        self._tables = [torch.tensor(t, dtype=torch.int32, device=self.device) for t in (radial, angular)]
+        n, capacity = search.atoms.num_atoms, search.capacity
+        self._scratch = None
+        if capacity > aev.NEAR:
+            size = aev.scratch_bytes(n * capacity, parts.dtype, dual=False)
+            self._scratch = torch.empty(size, dtype=torch.uint8, device=self.device)
+        self._kept = {
+            "counts": search.count,
+            "neighbor_kind": search.neighbor_kind,
+            "vectors": search.vectors,
+            "constants": constants.contiguous(),
+            "radial_column": self._tables[0],
+            "angular_column": self._tables[1],
+            "atom_of": atom_of,
+            "out": gradients,
+            "scratch": self._scratch,
+        }
+        self._numbers = {"num_species": sizes[0], "stride": capacity, "width": self.width, "num_pairs": n * capacity}
+        self.program = aev.aev_program(self.sizes, parts.dtype, False, self.device)
+
+    def arguments(self, first: int) -> aev.AevArguments:
+        """Return what the kernels take, for rows from ``first`` on."""
+        return fill(aev.AevArguments(**self._numbers, first=first), **self._kept)
+
+    def blocks(self, num_rows: int, outputs: int) -> list[tuple[int, int]]:
+        """Return the rows that are computed together, from … to."""
+        each = self.width * self.parts.dtype.itemsize * (1 + outputs)
+        step = max(1, _BYTES // max(1, each))
+        return [(first, min(first + step, num_rows)) for first in range(0, num_rows, step)]
+
+
+class RowBlock:
+    """Rows from ``first`` to ``stop``, computed together.
+
+    Parameters
+    ----------
+    rows
+        What they have in common with others.
+    counts
+        Rows of each element, of all blocks.
+    ask
+        What to compute.
+    """
+
+    def __init__(self, rows: Rows, first: int, stop: int, counts: list[int], ask: Request) -> None:
+        parts, device, dtype = rows.parts, rows.device, rows.parts.dtype
+        self._slice, self._rows = slice(first, stop), rows
+        num_species, num_rows = parts.num_species, stop - first
+        mine = _counts_between(counts, first, stop)
+        layers = [
+            [network if n else [] for network, n in zip(parts.layers[m : m + num_species], mine, strict=True)]
+            for m in range(0, len(parts.layers), num_species)
+        ]
+        wants_gradient = ask.forces or ask.stress
+        try:
+            self._networks = Networks(layers, mine, rows.columns, wants_gradient, ask.members)
+        except (DoesNotFit, ValueError) as error:
+            raise NotCovered(str(error)) from error
+        self._features = torch.empty(num_rows, rows.width, dtype=dtype, device=device)
+        self._energies = torch.empty(parts.num_members, num_rows, dtype=torch.float64, device=device)
+        self._gradients = None
+        self._outputs = parts.num_members if ask.members else 1
+        groups = self._networks.groups
+        if wants_gradient:
+            self._gradients = torch.empty(groups, num_rows, rows.width, dtype=dtype, device=device)
+        staged = aev.staged(rows.width, dtype)
+        if not staged and groups > self._outputs:
+            raise NotCovered(f"rows of {rows.width} features do not fit into shared memory")
+        self._arguments = fill(rows.arguments(first), features=self._features, gradient=self._gradients)
+        self._arguments.groups = groups // self._outputs
+        self._arguments.rows, self._arguments.staged = num_rows, staged
+        self._forward_bytes = aev.shared_bytes(rows.sizes, dtype, False)
+        self._backward_bytes = aev.shared_bytes(rows.sizes, dtype, False, rows.width if staged else 1)
+
+    def launch(self, row_energies: Tensor) -> None:
+        """Write energies (M, n) of these rows, and the gradients by the vectors of their pairs."""
+        program, num_rows = self._rows.program, len(self._features)
+        program.kernel("aev_forward").launch(num_rows, aev.THREADS, self._arguments, self._forward_bytes)
+        whole = num_rows == row_energies.shape[1]
+        energies = row_energies if whole else self._energies
+        self._networks.launch(self._features, energies, self._gradients)
+        if not whole:
+            row_energies[:, self._slice] = energies
+        if self._gradients is not None:
+            grid = (num_rows, self._outputs)
+            program.kernel("aev_backward").launch(grid, aev.THREADS, self._arguments, self._backward_bytes)
+
+
+def _counts_between(counts: list[int], first: int, stop: int) -> list[int]:
+    """Return how many of the rows from ``first`` to ``stop`` belong to each element."""
+    found, start = [], 0
+    for count in counts:
+        found.append(max(0, min(stop, start + count) - max(first, start)))
+        start += count
+    return found
+
+
+def _kept_columns(radial: list[int], angular: list[int], sizes: list[int]) -> list[int]:
+    """Return for each column that is kept its place among all of them."""
+    num_species, _, _, *n = sizes
+    per_radial, per_angular = n[0] * n[1], n[2] * n[3] * n[4] * n[5]
+    kept: list[int] = []
+    for e, column in enumerate(radial):
+        if column >= 0:
+            kept += range(e * per_radial, (e + 1) * per_radial)
+    at = num_species * per_radial
+    for e in range(num_species):
+        for f in range(e, num_species):
+            if angular[e * num_species + f] >= 0:
+                kept += range(at, at + per_angular)
+            at += per_angular
+    return kept
