@@ -55,11 +55,11 @@ def test_many_atoms_in_the_order_of_the_plain_search(path: str, seed: int) -> No
     assert same(pairs_of(*tensors(atoms), 3.0, seed), brute_force(*tensors(atoms), 3.0))
 
 
-def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(size: int = 24) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Molecules with cells and axes of their own, with ghosts that hold NaN, and one that is nothing but ghosts."""
-    systems = [random_atoms(seed) for seed in range(24)]
-    size = max(map(len, systems)) + 2
-    x = torch.full((len(systems) + 1, size, 3), float("nan"), dtype=torch.float64)
+    systems = [random_atoms(seed) for seed in range(size)]
+    width = max(map(len, systems)) + 2
+    x = torch.full((len(systems) + 1, width, 3), float("nan"), dtype=torch.float64)
     real = torch.zeros(x.shape[:2], dtype=torch.bool)
     for b, atoms in enumerate(systems):
         x[b, 1 : len(atoms) + 1], real[b, 1 : len(atoms) + 1] = torch.tensor(atoms.positions), True
