@@ -489,7 +489,14 @@ DEVICE void backward(const NetworksArguments& a, const Layer& layer, real* befor
         });
 }
 
-KERNEL(networks, NetworksArguments, THREADS) {
+// Registers for two blocks on a multiprocessor, so that one computes while the other waits, where that many have room.
+#ifdef ANIPOT_HOST
+#define BOUNDS THREADS
+#else
+#define BOUNDS THREADS, (sizeof(real) == 4 || ROWS == 32 ? 2 : 1)
+#endif
+
+KERNEL(networks, NetworksArguments, BOUNDS) {
     DYNAMIC_SHARED(real, hidden);
     real* stages = hidden + a.hidden * ROWS;
     real* partial = stages + WARPS * STAGES * STAGE;
