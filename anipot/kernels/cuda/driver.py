@@ -35,10 +35,9 @@ class Driver:
         If there is none, or it finds no device.
     """
 
-    def __init__(self) -> None:
-        name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    def __init__(self, path: str = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1") -> None:
         try:
-            self.library = ctypes.CDLL(name)
+            self.library = ctypes.CDLL(path)
         except OSError as error:
             raise KernelError(f"the CUDA driver cannot be loaded: {error}") from error
         self.call("cuInit", 0)
@@ -129,8 +128,11 @@ class CudaProgram:
         self._module = c_void_p()
         self._kernels: dict[str, CudaKernel] = {}
         self._lock = threading.Lock()
-        with device.current():
-            device.driver.call("cuModuleLoadData", byref(self._module), code)
+        try:
+            with device.current():
+                device.driver.call("cuModuleLoadData", byref(self._module), code)
+        except KernelError as error:
+            raise KernelError(f"{name} cannot be loaded on cuda:{device.index}: {error}") from error
 
     def kernel(self, name: str) -> CudaKernel:
         """Return the kernel of a name; KernelError if there is none."""
@@ -141,8 +143,11 @@ class CudaProgram:
 
     def _function(self, name: str) -> c_void_p:
         function = c_void_p()
-        with self.device.current():
-            self.device.driver.call("cuModuleGetFunction", byref(function), self._module, name.encode())
+        try:
+            with self.device.current():
+                self.device.driver.call("cuModuleGetFunction", byref(function), self._module, name.encode())
+        except KernelError as error:
+            raise KernelError(f"{self.name} has no kernel {name}: {error}") from error
         return function
 
 

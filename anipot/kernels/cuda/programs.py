@@ -21,4 +21,4 @@ def compile_all(wanted: Iterable[tuple[str, Mapping[str, Any]]], device: torch.d
     """Return programs that are compiled at the same time, on all cores: for a first call that needs several."""
     pairs = list(wanted)
     with ThreadPoolExecutor(max(1, len(pairs))) as pool:
-        return list(pool.map(lambda pair: program(*pair, device), pairs))
+        return list(pool.map(lambda pair: program(pair[0], pair[1], device), pairs))
