@@ -30,7 +30,7 @@ from anipot import (
     SmoothCutoff,
     wACSF,
 )
-from anipot.kernels import instruction_set, library
+from anipot.kernels import cpu_backend, instruction_set, library
 
 ELEMENTS = ("H", "C", "N", "O")
 SELF_ENERGIES = [-0.6, -38.1, -54.7, -75.2]
@@ -127,7 +127,7 @@ def _has(name: str) -> bool:
 #: What the native kernels run with on this machine, the best first; empty where they were not built.
 INSTRUCTION_SETS = [name for name in ("avx512", "avx2", "baseline") if _has(name)]
 
-needs_kernels = pytest.mark.skipif(library() is None, reason=anipot.backends()[0].reason)
+needs_kernels = pytest.mark.skipif(library() is None, reason=cpu_backend().reason)
 
 
 def natively(model: nn.Module, *args: Any, **options: Any) -> anipot.SinglePoint:

@@ -14,10 +14,10 @@ import anipot
 from anipot import AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Potential
 from anipot.cli import doctor, main
 from anipot.engine import Engine, engine_of
-from anipot.kernels import library
+from anipot.kernels import cpu_backend, library
 
 ROOT = Path(__file__).parents[1]
-needs_kernels = pytest.mark.skipif(library() is None, reason=anipot.backends()[0].reason)
+needs_kernels = pytest.mark.skipif(library() is None, reason=cpu_backend().reason)
 
 
 def potential(elements, activation):

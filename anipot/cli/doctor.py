@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from anipot.cli import doctor_cuda
 from anipot.cli.common import check_ending, load_named, write_atomically
 
 #: Instruction sets that a build may have, the fastest first, as in csrc/interface.cpp.
@@ -30,7 +31,7 @@ VARIABLES = {
     "ANIPOT_ISA": "instruction set of the native kernels, instead of the best",
     "ANIPOT_NO_KERNELS": "read at installation only: unless 0, no native kernels are compiled",
     "ANIPOT_KERNEL_FLAGS": "read at installation only: further flags for the compiler",
-    "ANIPOT_CACHE": "folder of the model zoo's cache",
+    "ANIPOT_CACHE": "folder of the cache: models, data sets, compiled CUDA kernels",
     "ANIPOT_ZOO": "file or folder with published weights, looked at after the cache and before any download",
     "ANIPOT_ZOO_INDEX": "index of published models, instead of the one of the package",
     "ANIPOT_OFFLINE": "unless 0, no, false or off, weights are never downloaded",
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "machine": _machine,
         "backends": _backends,
         "native kernels": _kernels,
+        "CUDA": doctor_cuda.section,
         "environment": _environment,
         "model zoo": _zoo,
     }
@@ -177,7 +179,7 @@ def _advice() -> str:
     """Return what gives native kernels to one who has none."""
     from anipot import backends
 
-    reason = backends()[0].reason
+    reason = next(backend.reason for backend in backends() if backend.name == "cpu-native")
     if "ANIPOT_ISA" in reason:
         return f"unset ANIPOT_ISA, or set it to one of {', '.join(INSTRUCTION_SETS)} that this machine has"
     if os.environ.get("ANIPOT_KERNELS"):

@@ -217,6 +217,11 @@ def library() -> Any:
     return None if _reference_only else _load().library
 
 
+def switched_off() -> bool:
+    """Whether plain torch operations compute everything, as within ``reference_path()``."""
+    return _reference_only
+
+
 def _there() -> bool:
     return _load().library is not None
 
@@ -296,6 +301,32 @@ def choices() -> int:
     return _choices
 
 
+def cpu_backend() -> Backend:
+    """Return the native kernels, and why they are used or not."""
+    loaded = _load()
+    native = loaded.library is not None
+    if native:
+        isa = loaded.library.anipot_isa().decode()
+        why = "switched off by reference_path()" if _reference_only else f"native kernels for the CPU, {isa}"
+    else:
+        why = loaded.reason
+    return Backend("cpu-native", native, native and not _reference_only, why)
+
+
+def cuda_backend() -> Backend | None:
+    """Return the kernels for torch's current GPU, and why they are used or not; None where there is no GPU."""
+    if not torch.cuda.is_available():
+        return None
+    from anipot.kernels.cuda import support
+
+    index = torch.cuda.current_device()
+    why = support.reason(index)
+    if why:
+        return Backend("cuda", False, False, why)
+    said = "switched off by reference_path()" if _reference_only else support.description(index)
+    return Backend("cuda", True, not _reference_only, said)
+
+
 def backends() -> list[Backend]:
     """Return the ways to compute, the fastest first, and why each is used or not.
 
@@ -305,18 +336,8 @@ def backends() -> list[Backend]:
     >>> anipot.backends()[-1].name
     'torch'
     """
-    loaded = _load()
-    native = loaded.library is not None
-    if native:
-        isa = loaded.library.anipot_isa().decode()
-        why = "switched off by reference_path()" if _reference_only else f"native kernels for the CPU, {isa}"
-    else:
-        why = loaded.reason
-    active = native and not _reference_only
-    rest = "devices other than the CPU, and models the kernels do not cover"
-    return [
-        Backend("cpu-native", native, active, why),
-        Backend(
-            "torch", True, not active, f"plain torch operations: for {rest}" if active else "plain torch operations"
-        ),
-    ]
+    cuda, native = cuda_backend(), cpu_backend()
+    covered = [*(["the CPU"] if native.active else []), *(["CUDA"] if cuda and cuda.active else [])]
+    rest = f": for devices other than {' and '.join(covered)}, and models the kernels do not cover" if covered else ""
+    torch_ops = Backend("torch", True, not native.active, f"plain torch operations{rest}")
+    return [*([cuda] if cuda else []), native, torch_ops]

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-#: Where the sources are.
-SOURCES = Path(__file__).parent / "source"
+from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer
+from anipot.kernels.cuda.build import SOURCES, loaded
+from anipot.kernels.cuda.errors import CaptureError, KernelError
+from anipot.kernels.cuda.support import give_up, works
+from anipot.kernels.library import switched_off
 
-pointer, i64, f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-
-Grid = int | tuple[int, ...]
-
-
-class Arguments(ctypes.Structure):
-    """What a kernel takes: fields of ``pointer``, ``i64`` and ``f64`` in the order of its structure."""
+__all__ = [
+    "SOURCES",
+    "Arguments",
+    "Grid",
+    "Kernel",
+    "Program",
+    "as_grid",
+    "f64",
+    "fill",
+    "i64",
+    "on_host",
+    "pointer",
+    "program",
+    "wanted",
+]
 
 
 class Kernel(Protocol):
@@ -59,25 +68,43 @@ def on_host(builder: Builder) -> Iterator[None]:
 
 
 def wanted(tensor: Tensor) -> bool:
-    """Whether the kernels compute what is in the memory of this tensor."""
-    return tensor.is_cuda or (_host is not None and tensor.is_cpu)
+    """Whether the kernels compute what is in the memory of this tensor.
+
+    On a GPU where they cannot be compiled or loaded, one warning says why. Within ``reference_path()`` nothing is
+    wanted.
+    """
+    if switched_off():
+        return False
+    if tensor.is_cuda:
+        return works(tensor.get_device())
+    return _host is not None and tensor.is_cpu
 
 
 def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Program:
-    """Return a source compiled with these macros for a device."""
+    """Return a source compiled with these macros for a device.
+
+    Parameters
+    ----------
+    name
+        Of the file in ``SOURCES``, without its ending.
+    macros
+        Values by names: int, float, bool or str.
+    device
+        A CUDA device; or the CPU within ``on_host``.
+
+    Raises
+    ------
+    KernelError
+        If it cannot be compiled or loaded. Nothing is ``wanted`` on the device from then on.
+    """
     if device.type == "cpu" and _host is not None:
         return _host(name, macros)
-    raise NotImplementedError
-
-
-def as_grid(grid: Grid) -> tuple[int, int, int]:
-    """Return the blocks along each of three axes."""
-    x, y, z = (*((grid,) if isinstance(grid, int) else grid), 1, 1)[:3]
-    return x, y, z
-
-
-def fill(arguments: Arguments, **values: Tensor | int | float | None) -> Arguments:
-    """Set fields: the address of a tensor, a number, or null for None."""
-    for name, value in values.items():
-        setattr(arguments, name, value.data_ptr() if isinstance(value, Tensor) else value)
-    return arguments
+    if device.type != "cuda":
+        raise KernelError(f"{name} is a program for CUDA devices, not for {device}")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    try:
+        return loaded(name, macros, index)
+    except KernelError as error:
+        if not isinstance(error, CaptureError):
+            give_up(index, str(error))
+        raise

@@ -1,0 +1,41 @@
+"""What is handed to a kernel."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from torch import Tensor
+
+pointer, i64, f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+Grid = int | tuple[int, ...]
+
+_ONE = ctypes.c_void_p * 1
+
+
+class Arguments(ctypes.Structure):
+    """What a kernel takes: fields of ``pointer``, ``i64`` and ``f64`` in the order of its structure."""
+
+    _parameters: Any
+
+    def parameters(self) -> Any:
+        """Return the addresses of the parameters of a kernel that takes this structure, for ``cuLaunchKernel``."""
+        try:
+            return self._parameters
+        except AttributeError:
+            self._parameters = _ONE(ctypes.addressof(self))
+            return self._parameters
+
+
+def as_grid(grid: Grid) -> tuple[int, int, int]:
+    """Return the blocks along each of three axes."""
+    x, y, z = (*((grid,) if isinstance(grid, int) else grid), 1, 1)[:3]
+    return x, y, z
+
+
+def fill(arguments: Arguments, **values: Tensor | int | float | None) -> Arguments:
+    """Set fields: the address of a tensor, a number, or null for None."""
+    for name, value in values.items():
+        setattr(arguments, name, value.data_ptr() if isinstance(value, Tensor) else value)
+    return arguments
