@@ -1,9 +1,9 @@
 """The whole potential in one go: search, AEVs, networks of all members, and their gradient.
 
 An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks, without its energy terms: on the CPU as one
-native call, on a GPU as one CUDA graph. It reads the weights where torch keeps them at every call, so that nothing packed
-can become stale. What it remembers between calls (addresses, sizes, activations) is compared with the model after every
-call, for the elements that took part; if anything differs, the result is thrown away and computed again.
+native call, on a GPU as one CUDA graph. It reads the weights where torch keeps them at every call, so that nothing
+packed can become stale. What it remembers between calls (addresses, sizes, activations) is compared with the model after
+every call, for the elements that took part; if anything differs, the result is thrown away and computed again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anipot.engine.cpu import CpuPlan
 from anipot.engine.parts import Parts, Request, Values
 from anipot.head.dense import NotCovered
 from anipot.kernels import library
-from anipot.kernels.cuda import program as cuda
+from anipot.kernels.cuda import program as cuda_kernels
 from anipot.potential import Potential
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Engine:
 
     def _kind(self) -> type[CpuPlan] | type[CudaPlan] | None:
         place = self._potential.shifter.self_energies
-        if cuda.wanted(place):
+        if cuda_kernels.wanted(place):
             from anipot.engine.cuda import CudaPlan  # nobody else needs to import it
 
             return CudaPlan
@@ -118,7 +118,7 @@ class Engine:
         device = self._potential.device
         if device.type == "cpu":
             return backends()[-2].reason
-        return cuda.reason(device) if device.type == "cuda" else f"the model is on {device}"
+        return cuda_kernels.reason(device) if device.type == "cuda" else f"the model is on {device}"
 
     def _update(self, kind: type[CpuPlan] | type[CudaPlan]) -> CpuPlan | CudaPlan | None:
         old, self._plan = self._plan, None

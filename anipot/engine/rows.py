@@ -9,7 +9,8 @@ from anipot.engine.parts import Parts, Request
 from anipot.head.dense import NotCovered
 from anipot.kernels import aev as operations
 from anipot.kernels.cuda import aev
-from anipot.kernels.cuda.networks import DoesNotFit, Networks
+from anipot.kernels.cuda.network_plan import DoesNotFit
+from anipot.kernels.cuda.networks import Networks
 from anipot.kernels.cuda.program import fill
 from anipot.kernels.cuda.search import Search
 
@@ -44,7 +45,7 @@ class Rows:
         #: Of the full feature vector, in the order of the columns that are kept.
         self.columns = _kept_columns(radial, angular, sizes)
         self._tables = [torch.tensor(t, dtype=torch.int32, device=self.device) for t in (radial, angular)]
-        n, capacity = search.atoms.num_atoms, search.capacity
+        n, capacity = search.atoms.num_atoms, search.neighbor.shape[1]  # type: ignore[union-attr]
         self._scratch = None
         if capacity > aev.NEAR:
             size = aev.scratch_bytes(n * capacity, parts.dtype, dual=False)
@@ -98,7 +99,7 @@ class RowBlock:
         ]
         wants_gradient = ask.forces or ask.stress
         try:
-            self._networks = Networks(layers, mine, rows.columns, wants_gradient, ask.members)
+            self._networks = Networks(layers, mine, rows.columns, gradients=wants_gradient, members=ask.members)
         except (DoesNotFit, ValueError) as error:
             raise NotCovered(str(error)) from error
         self._features = torch.empty(num_rows, rows.width, dtype=dtype, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import accumulate
 
 import torch
@@ -59,6 +60,8 @@ class Results:
         What to compute besides energies.
     dtype
         Of forces and stress.
+    outputs
+        Where results go, by their names; without them memory is taken here.
     """
 
     #: (O, B) float64, where O is M if the members are asked for and 1 if not.
@@ -82,6 +85,7 @@ class Results:
         stress: bool = False,
         atomic_energies: bool = False,
         dtype: torch.dtype = torch.float32,
+        outputs: Mapping[str, Tensor] | None = None,
     ) -> None:
         if search.neighbor is None or search.vectors is None:
             raise ValueError("results need a search that lists neighbors and vectors: give it a capacity")
@@ -94,11 +98,15 @@ class Results:
         def zeros(wanted: bool, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
             return torch.zeros(shape, dtype=dtype, device=device) if wanted else None
 
-        outputs, num_molecules, num_slots, n = shape
-        self.energies = torch.zeros(outputs, num_molecules, dtype=torch.float64, device=device)
-        self.atomic_energies = zeros(atomic_energies, outputs, num_slots)
-        self.forces = zeros(forces, outputs, num_slots, 3, dtype=dtype)
-        self.stress = zeros(stress, outputs, num_molecules, 3, 3, dtype=dtype)
+        count, num_molecules, num_slots, n = shape
+        made = {
+            "energies": zeros(True, count, num_molecules),
+            "atomic_energies": zeros(atomic_energies, count, num_slots),
+            "forces": zeros(forces, count, num_slots, 3, dtype=dtype),
+            "stress": zeros(stress, count, num_molecules, 3, 3, dtype=dtype),
+        }
+        for name, tensor in made.items():
+            setattr(self, name, tensor if outputs is None else outputs.get(name))
         chunks = [
             (b, first, min(CHUNK_ATOMS, size - first))
             for b, size in enumerate(atoms.sizes)
@@ -112,9 +120,9 @@ class Results:
         }
         self._kept = {
             **{name: torch.tensor(values, dtype=torch.int32, device=device) for name, values in tables.items()},
-            "fixed": zeros(forces, outputs, n, 3, dtype=torch.int64),
-            "virial": zeros(stress, outputs, n, 9),
-            "partial": zeros(True, outputs, len(chunks), SUMS),
+            "fixed": zeros(forces, count, n, 3, dtype=torch.int64),
+            "virial": zeros(stress, count, n, 9),
+            "partial": zeros(True, count, len(chunks), SUMS),
             "self_energies": self_energies.to(device, torch.float64).contiguous(),
             "intercept": None if intercept is None else intercept.to(device, torch.float64).contiguous(),
         }

@@ -52,13 +52,13 @@ DEVICE T warp_sum(T x) {
     return x;
 }
 
-// Sums that do not depend on the order of their terms: 64 bits, of which one is 2^-44.
-// Terms beyond 2^18 are no forces of any structure that can be meant; they are reported as OVERFLOW.
+// Sums that do not depend on the order of their terms: 64 bits, of which one is 2^-47. Terms of 128 and more, of which
+// 512 would overflow, are no forces of a structure that somebody means; they are reported as OVERFLOW.
 DEVICE void add_fixed(i64* sum, double x, int* status) {
-    if (!(x > -262144.0 && x < 262144.0)) {
+    if (!(x > -128.0 && x < 128.0)) {
         atomicMax(status + OVERFLOW, 1);
         return;
     }
-    atomicAdd((unsigned long long*)sum, (unsigned long long)(i64)(x * 17592186044416.0));
+    atomicAdd((unsigned long long*)sum, (unsigned long long)(i64)(x * 140737488355328.0));
 }
-DEVICE double from_fixed(i64 sum) { return (double)sum * (1.0 / 17592186044416.0); }
+DEVICE double from_fixed(i64 sum) { return (double)sum * (1.0 / 140737488355328.0); }
