@@ -217,8 +217,12 @@ def evaluate_natively(
     pbc: Tensor | None,
     ask: Ask,
     skin: float = 0.0,
+    transfer: bool = False,
 ) -> SinglePoint | None:
-    """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input."""
+    """Return what ``ask`` names, or None where the kernels do not compute it or find something wrong with the input.
+
+    ``skin`` and ``transfer`` are those of ``Engine.evaluate``.
+    """
     potential = engine.potential
     if not terms_stand_alone(potential):
         return None
@@ -232,6 +236,7 @@ def evaluate_natively(
         atomic_energies=ask.atomic_energies,
         members=ask.members,
         skin=skin,
+        transfer=transfer,
     )
     if values is None:
         return None

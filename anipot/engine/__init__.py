@@ -2,8 +2,8 @@
 
 An engine serves a ``Potential`` of an ``AEVComputer`` and dense networks, without its energy terms: on the CPU as one
 native call, on a GPU as one CUDA graph. It reads the weights where torch keeps them at every call, so that nothing
-packed can become stale. What it remembers between calls (addresses, sizes, activations) is compared with the model after
-every call, for the elements that took part; if anything differs, the result is thrown away and computed again.
+packed can become stale. What it remembers between calls (addresses, sizes, activations) is compared with the model
+after every call, for the elements that took part; if anything differs, the result is thrown away and computed again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from anipot.engine.parts import Parts, Request, Values
 from anipot.head.dense import NotCovered
 from anipot.kernels import library
 from anipot.kernels.cuda import program as cuda_kernels
+from anipot.kernels.cuda.errors import KernelError
+from anipot.kernels.cuda.support import reason
 from anipot.potential import Potential
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Engine:
         atomic_energies: bool,
         members: bool,
         skin: float = 0.0,
+        transfer: bool = False,
     ) -> Values | None:
         """Return energies and gradients, or None where the torch path has to compute them, or say what is wrong.
 
@@ -74,17 +77,21 @@ class Engine:
         species
             (B, A) as the potential takes them: atomic numbers or element indices.
         coordinates, cell, pbc
-            As for ``single_point``, on the device of the potential. On a GPU all of them may also stand in the memory
-            of the CPU: results are there then, after one transfer each way.
+            As for ``single_point``.
         skin
             Å; above 0 the list of neighbors is kept for the next call, where the plan keeps lists.
+        transfer
+            Whether structures in the memory of the CPU may be computed on the potential's GPU: results are on the CPU
+            then, after one transfer each way.
         """
         kind = self._kind()
-        if kind is None or not _plain(species, coordinates, cell, pbc) or not self._lock.acquire(blocking=False):
+        if kind is None or not _plain(species, coordinates, cell, pbc):
+            return None
+        if coordinates.device != self._potential.device and not (transfer and coordinates.is_cpu):
+            return None
+        if not self._lock.acquire(blocking=False):
             return None
         try:
-            if not coordinates.is_cpu and coordinates.device != self._potential.device:
-                return None
             ask = Request(forces, stress, atomic_energies, members)
             for _ in range(2):  # again where the model has changed since the last call
                 plan = self._plan if type(self._plan) is kind else self._update(kind)
@@ -95,6 +102,8 @@ class Engine:
                     if not plan.changed():
                         return values
                 self._update(kind)
+            return None
+        except KernelError:  # none of the kernels are wanted on this device from now on, and a warning says why
             return None
         finally:
             self._lock.release()
@@ -118,7 +127,7 @@ class Engine:
         device = self._potential.device
         if device.type == "cpu":
             return backends()[-2].reason
-        return cuda_kernels.reason(device) if device.type == "cuda" else f"the model is on {device}"
+        return reason(device) if device.type == "cuda" else f"the model is on {device}"
 
     def _update(self, kind: type[CpuPlan] | type[CudaPlan]) -> CpuPlan | CudaPlan | None:
         old, self._plan = self._plan, None

@@ -170,17 +170,24 @@ class Calculator(AseCalculator):
         if self._engine is None or self._engine.potential is not self.model:
             self._engine, self._numbers = Engine(self.model), None
             self._neighbors = VerletList(self.model.cutoff, self.skin)
-        numbers = atoms.numbers
-        if self._numbers is None or not np.array_equal(self._numbers[0], numbers):
-            species = torch.as_tensor(numbers, dtype=torch.long)[None]
-            if not self.model.periodic_table_index:
-                species = self.model.converter.convert(species)
-            self._numbers = numbers.copy(), species
+        if self.model.device.type != "cpu" and (ask.hessian or ask.properties or len(self.model.terms)):
+            return None  # more than the engine computes: on the device from the beginning
         positions = torch.from_numpy(np.require(atoms.positions, np.float64, ["C", "W"]))[None]
         cell = pbc = None
         if atoms.pbc.any():
             cell, pbc = torch.from_numpy(atoms.cell.array), torch.from_numpy(atoms.pbc)
-        return evaluate_natively(self._engine, self._numbers[1], positions, cell, pbc, ask, self.skin)
+        species = self._species(atoms.numbers)
+        return evaluate_natively(self._engine, species, positions, cell, pbc, ask, self.skin, transfer=True)
+
+    def _species(self, numbers: np.ndarray) -> Tensor:
+        """Return the species (1, A) on the CPU; the same tensor as long as the atoms are the same."""
+        if self._numbers is None or not np.array_equal(self._numbers[0], numbers):
+            species = torch.as_tensor(numbers, dtype=torch.long)[None]
+            if not self.model.periodic_table_index:
+                converter = self.model.converter
+                species = converter.convert(species.to(converter.index_of.device)).cpu()
+            self._numbers = numbers.copy(), species
+        return self._numbers[1]
 
     def _system(self, atoms: Atoms) -> System:
         device = self.model.device

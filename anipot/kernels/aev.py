@@ -210,6 +210,11 @@ def aev(
     return _ops.aev(center, neighbor_species, vectors, constants, sizes, num_atoms)
 
 
+def ready(vectors: Tensor, sizes: list[int]) -> bool:
+    """Whether the kernels for AEVs of these sizes are there, or could be compiled for the device of these vectors."""
+    return vectors.is_cpu or torch.compiler.is_compiling() or cuda_aev.ready(tuple(sizes), vectors.dtype, vectors.device)
+
+
 def covers(vectors: Tensor) -> bool:
     """Whether the kernels are there and compute with these vectors."""
     if vectors.dtype not in (torch.float32, torch.float64):

@@ -189,7 +189,8 @@ class AEVComputer(NeighborhoodFeatures):
         kind = NATIVE_CUTOFFS.get(type(self.cutoff_function))
         if kind is None or not kernels.covers(vectors) or kernels.learned(self):
             return None
-        return kernels.constants_and_sizes(self, kind)
+        constants, sizes = kernels.constants_and_sizes(self, kind)
+        return (constants, sizes) if kernels.ready(vectors, sizes) else None
 
     def memory_estimate(self, center: Tensor, vectors: Tensor, num_atoms: int) -> Tensor:
         """Return roughly the bytes (N,) that the features of each atom and their gradient take in float64."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anipot.kernels.cuda.errors import KernelError
 from anipot.kernels.cuda.program import Arguments, Program, fill, i64, pointer, program
 
 THREADS, WARPS = 128, 4
@@ -19,7 +20,9 @@ _STAGED = 24 * 1024
 
 
 class AevArguments(Arguments):
-    _fields_ = [
+    """Those of both kernels of aev.cu."""
+
+    _fields_ = (
         ("num_species", i64),
         ("starts", pointer),
         ("counts", pointer),
@@ -41,7 +44,7 @@ class AevArguments(Arguments):
         ("out", pointer),
         ("num_pairs", i64),
         ("scratch", pointer),
-    ]
+    )
 
 
 def macros(sizes: Sequence[int], dtype: torch.dtype, dual: bool = False) -> dict[str, int]:
@@ -69,6 +72,16 @@ def variants() -> list[tuple[str, dict[str, int]]]:
 def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: torch.device) -> Program:
     """Return the source compiled for one set of sizes."""
     return program("aev", macros(sizes, dtype, dual), device)
+
+
+@cache
+def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the source can be compiled for one set of sizes; where not, nothing is ``wanted`` on the device."""
+    try:
+        aev_program(sizes, dtype, False, device)
+    except KernelError:
+        return False
+    return True
 
 
 def shared_bytes(sizes: Sequence[int], dtype: torch.dtype, dual: bool, width: int = 0) -> int:
