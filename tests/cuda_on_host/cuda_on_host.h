@@ -100,8 +100,9 @@ static dim3 blockIdx, blockDim, gridDim;
 
 namespace host {
 
-// Threads that may go on, after those that wait have been let go where all have come.
-inline bool release(int threads) {
+// Threads that may go on, after those that wait have been let go where all have come. Warps that could go on together
+// do so with the seed 0; with others some stay behind, so that a barrier between warps is missed if it is not there.
+inline bool release(int threads, bool together, std::mt19937& random) {
     int at_block = 0, done = 0;
     for (int i = 0; i < threads; i++) {
         at_block += fibers[i].state == AT_BLOCK;
@@ -114,7 +115,9 @@ inline bool release(int threads) {
         return true;
     }
     bool any = false;
-    for (int w = 0; w < threads; w += 32) {
+    const int warps = (threads + 31) / 32, first = together ? 0 : (int)(random() % warps);
+    for (int k = 0; k < warps; k++) {
+        const int w = 32 * ((first + k) % warps);
         int waiting = 0;
         const int end = std::min(threads, w + 32);
         for (int i = w; i < end; i++) waiting += fibers[i].state == AT_WARP;
@@ -122,6 +125,7 @@ inline bool release(int threads) {
             if (waiting) fail("a collective of a warp that not all lanes take part in");
             continue;
         }
+        if (any && !together && random() % 2) continue;
         for (int i = w; i < end; i++) {
             if (slots[2 * i + fibers[i].parity].what != slots[2 * w + fibers[w].parity].what)
                 fail("lanes of a warp wait at different collectives");
@@ -133,7 +137,7 @@ inline bool release(int threads) {
     return true;
 }
 
-inline void run_block(int threads, std::mt19937& random) {
+inline void run_block(int threads, bool together, std::mt19937& random) {
     std::vector<int> order(threads);
     for (int i = 0; i < threads; i++) {
         order[i] = i;
@@ -151,7 +155,7 @@ inline void run_block(int threads, std::mt19937& random) {
         std::shuffle(order.begin(), order.end(), random);
         for (int i : order)
             while (fibers[i].state == RUNS) resume(i);
-    } while (release(threads));
+    } while (release(threads, together, random));
 }
 
 inline void collective(int what) {
@@ -205,7 +209,7 @@ extern "C" int anipot_host_launch(host::Body body, long long x, long long y, lon
             for (unsigned i = 0; i < x; i++) {
                 blockIdx = {i, j, k};
                 memset(host::shared, 0xff, shared);  // NaN, and -1
-                run_block(threads, random);
+                run_block(threads, seed == 0, random);
             }
     return 0;
 }

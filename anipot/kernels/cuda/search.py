@@ -73,7 +73,9 @@ class Search:
         (8,) int32 that reports are made to; the largest values stay there until the caller clears them.
     """
 
-    #: (n) int32, no more than the capacity.
+    #: Neighbors of an atom that there is room for; 0 where they are only counted.
+    capacity: int
+    #: (n) int32, no more than there is room for.
     count: Tensor
     #: (n, capacity) int32: the atom, and its element. Nothing is written behind the last neighbor.
     neighbor: Tensor | None = None
@@ -102,7 +104,7 @@ class Search:
     ) -> None:
         if not 0 < cutoff < math.inf:
             raise ValueError(f"the cutoff of a neighbor search must be positive and finite, got {cutoff}")
-        self.atoms = atoms
+        self.atoms, self.capacity = atoms, 0 if capacity is None else capacity
         self.is_direct = max(atoms.sizes, default=0) <= DIRECT_ATOMS
         macros = {"ANIPOT_DOUBLE": 1} if dtype == torch.float64 else {}
         self._program = program("search", macros, atoms.device)
