@@ -17,7 +17,7 @@ from torch import Tensor
 from anipot.engine.cpu import CpuPlan
 from anipot.engine.parts import Parts, Request, Values
 from anipot.head.dense import NotCovered
-from anipot.kernels import library
+from anipot.kernels import cpu_backend, library
 from anipot.kernels.cuda import program as cuda_kernels
 from anipot.kernels.cuda.errors import KernelError
 from anipot.kernels.cuda.support import reason
@@ -122,11 +122,9 @@ class Engine:
         return CpuPlan if place.is_cpu and library() is not None else None
 
     def _why_none(self) -> str:
-        from anipot.kernels import backends
-
         device = self._potential.device
         if device.type == "cpu":
-            return backends()[-2].reason
+            return cpu_backend().reason
         return reason(device) if device.type == "cuda" else f"the model is on {device}"
 
     def _update(self, kind: type[CpuPlan] | type[CudaPlan]) -> CpuPlan | CudaPlan | None:

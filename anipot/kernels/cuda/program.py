@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from anipot.kernels.cuda import support
 from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer
 from anipot.kernels.cuda.build import SOURCES, loaded
 from anipot.kernels.cuda.errors import CaptureError, KernelError
-from anipot.kernels.cuda.support import give_up, works
 from anipot.kernels.library import switched_off
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "on_host",
     "pointer",
     "program",
+    "reason",
     "wanted",
 ]
 
@@ -76,8 +77,13 @@ def wanted(tensor: Tensor) -> bool:
     if switched_off():
         return False
     if tensor.is_cuda:
-        return works(tensor.get_device())
+        return support.works(tensor.get_device())
     return _host is not None and tensor.is_cpu
+
+
+def reason(device: torch.device) -> str:
+    """Return why nothing is ``wanted`` on a CUDA device; "" where it is. Nothing is warned of."""
+    return "switched off by reference_path()" if switched_off() else support.reason(device)
 
 
 def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Program:
@@ -106,5 +112,5 @@ def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Progr
         return loaded(name, macros, index)
     except KernelError as error:
         if not isinstance(error, CaptureError):
-            give_up(index, str(error))
+            support.give_up(index, str(error))
         raise
