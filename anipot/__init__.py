@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anipot import models, units, zoo
 from anipot.derivatives import Members, SinglePoint, hessian_vector_product, single_point
+from anipot.devices import on_devices
 from anipot.energy import EnergyShifter, Sequential
 from anipot.ensembles import EnsemblePotential
 from anipot.head import (
@@ -122,6 +123,7 @@ __all__ = [
     "load",
     "models",
     "normal_modes",
+    "on_devices",
     "optimize",
     "pad",
     "phonons",

@@ -152,6 +152,9 @@ def single_point(
     potential = as_potential(model)
     ask = Ask(forces, stress, hessian, atomic_energies, members, potential.property_names(properties))
     with torch.inference_mode(False):
+        devices = vars(potential).get("_devices")  # of ``on_devices``
+        if devices is not None:
+            return devices.single_point(potential, species, coordinates, cell, pbc, ask)
         result = evaluate_natively(engine_of(potential), species, coordinates, cell, pbc, ask)
         if result is not None:
             return result

@@ -27,8 +27,13 @@ def worker() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def tool(worker: ModuleType) -> ModuleType:
-    return importlib.import_module("benchmark")
+def measuring(worker: ModuleType) -> ModuleType:
+    return importlib.import_module("benchmark_measure")
+
+
+@pytest.fixture(scope="module")
+def systems(worker: ModuleType) -> ModuleType:
+    return importlib.import_module("benchmark_systems")
 
 
 def run_tool(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
@@ -107,12 +112,12 @@ def test_missing_peers_are_told(tmp_path: Path) -> None:
     assert report["results"][0]["samples_ms"].keys() == {"anipot"}
 
 
-def test_best_of_schnetpack_is_the_faster_of_its_two(tool: ModuleType) -> None:
-    case = tool.Case("message_passing", "", "message_passing", {}, 1, ("anipot", "eager", "scripted"))
-    result = tool.empty_result(case)
+def test_best_of_schnetpack_is_the_faster_of_its_two(measuring: ModuleType) -> None:
+    case = measuring.Case("message_passing", "", "message_passing", {}, 1, ("anipot", "eager", "scripted"))
+    result = measuring.empty_result(case)
     result["samples_ms"] = {"anipot": [[1.0], [2.0]], "eager": [[4.0], [8.0]], "scripted": [[2.0], [6.0]]}
     result["peak_mib"] = {"eager": 1.0, "scripted": 2.0}
-    tool.summarise(case, result)
+    measuring.summarise(case, result)
     assert result["median_ms"]["best"] == 4
     assert result["median_ms"]["default"] == 6
     assert result["ratio"]["best"] == {"ratio": pytest.approx(4 / 1.5), "min": 2, "max": 3}
@@ -132,44 +137,45 @@ def test_floor_of_message_passing_counts_each_layer(worker: ModuleType) -> None:
         assert worker.messages.product_flop(kind, 3, functions, pairs, atoms) == expected
 
 
-def test_pools_have_molecules_of_the_size_asked_for(worker: ModuleType) -> None:
+def test_pools_have_molecules_of_the_size_asked_for(worker: ModuleType, systems: ModuleType) -> None:
     molecules = worker.messages.pool("built_pool", 5)
     assert [len(one.numbers) for one in molecules] == [17, 20, 17, 20, 17]
     found = worker.messages.graph(molecules, 5.0)
     assert len(found.numbers) == 91
     assert (found.molecule[found.center] == found.molecule[found.neighbor]).all()
-    box = worker.structure("built_water30")
+    box = systems.structure("built_water30")
     found = worker.messages.graph([box], 5.0)
     vectors = found.positions[found.neighbor] + found.offsets - found.positions[found.center]
     assert (vectors**2).sum(1).max() <= 25
     assert len(found.center) % 2 == 0
 
 
-def test_operations_are_those_of_the_reference(shared: Path, worker: ModuleType) -> None:
+def test_operations_are_those_of_the_reference(shared: Path, worker: ModuleType, systems: ModuleType) -> None:
     path = shared / "bench" / "limits.json"
     if not path.is_file():
         pytest.skip(f"needs {path.name} of the shared folder")
     limits = json.loads(path.read_text())["systems"]
+    operations = importlib.import_module("benchmark_operations")
     for name in ("benzene", "tripeptide58", "frame98", "water150"):
         for model, title in (("ani1x", "ANI-1x"), ("ani2x", "ANI-2x")):
             if title not in limits[name]:
                 continue
-            expected, (numbers, positions, cell) = limits[name][title], worker.structure(name)
-            found = worker.operations(model, numbers[None], positions[None], cell, 8)
+            expected, (numbers, positions, cell) = limits[name][title], systems.structure(name)
+            found = operations.operations(model, numbers[None], positions[None], cell, 8)
             assert found["network_flop"] == round(expected["nn_gflop_sparse"] * 1e9)
             assert found["pairs"] == expected["pairs"]
             assert found["triples"] == expected["triples"]
             assert found["aev_flop"] == pytest.approx(expected["aev_gflop"] * 1e9, rel=1e-6)
 
 
-def test_built_systems_have_the_density_and_formula_of_their_names(worker: ModuleType) -> None:
-    water = worker.structure("built_water150")
+def test_built_systems_have_the_density_and_formula_of_their_names(systems: ModuleType) -> None:
+    water = systems.structure("built_water150")
     assert len(water.numbers) == 150
     grams = 50 * 18.01528 / 0.602214
     assert grams / water.cell[0, 0] ** 3 == pytest.approx(0.997)
-    alkane = worker.structure("built_alkane56")
+    alkane = systems.structure("built_alkane56")
     assert (sorted(alkane.numbers).count(6), sorted(alkane.numbers).count(1)) == (18, 38)
-    assert worker.data_set("built_batch")["Z"].min() == -1
+    assert systems.data_set("built_batch")["Z"].min() == -1
 
 
 def test_conformers_are_relaxed_and_their_minima_compared(worker: ModuleType, tmp_path: Path) -> None:
@@ -184,7 +190,7 @@ def test_conformers_are_relaxed_and_their_minima_compared(worker: ModuleType, tm
         Z[row, : len(atoms)], X[row, : len(atoms)] = atoms.numbers, atoms.positions
     file, model = str(tmp_path / "two.npz"), anipot.load().double()
     np.savez(file, Z=Z, X=X)
-    conformers, told = worker.conformers, {}
+    conformers, told = importlib.import_module("benchmark_conformers"), {}
     for who, relax in (("anipot", conformers.by_anipot(model)), ("one_by_one", conformers.by_ase(model.ase()))):
         call = conformers.Relaxation(relax, file, 2, who)
         call()
