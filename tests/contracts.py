@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+from cuda_on_host import cuda_on_host, needs_compiler
 from torch import Tensor, nn
 
 import anipot
@@ -128,6 +132,56 @@ def _has(name: str) -> bool:
 INSTRUCTION_SETS = [name for name in ("avx512", "avx2", "baseline") if _has(name)]
 
 needs_kernels = pytest.mark.skipif(library() is None, reason=cpu_backend().reason)
+
+
+#: A GPU, where there is one; the same kernels compiled for the host stand beside it.
+on_cuda = [
+    pytest.param("cuda on host", marks=needs_compiler),
+    pytest.param(
+        "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+    ),
+]
+
+#: All ways in which kernels compute.
+KERNEL_PATHS = [*INSTRUCTION_SETS, *on_cuda]
+
+
+@contextmanager
+def computed_by(path: str) -> Iterator[torch.device]:
+    """Compute along one of ``KERNEL_PATHS``, or by "torch", and return where tensors have to be."""
+    if path == "cuda":
+        yield torch.device("cuda")
+        return
+    how = {"torch": anipot.reference_path, "cuda on host": cuda_on_host}.get(path, lambda: instruction_set(path))
+    with how():
+        yield torch.device("cpu")
+
+
+@contextmanager
+def moved(place: torch.device) -> Iterator[None]:
+    """Let ``anipot.single_point`` compute somewhere else what it is given, and return, on the CPU."""
+    original, there = anipot.single_point, {}
+
+    def single_point(model: nn.Module, *args: Any, **options: Any) -> anipot.SinglePoint:
+        if id(model) not in there:
+            there[id(model)] = model, copy.deepcopy(model).to(place)
+        args = tuple(a.to(place) if isinstance(a, Tensor) else a for a in args)
+        return on_cpu(original(there[id(model)][1], *args, **options))
+
+    with mock.patch("anipot.single_point", single_point):
+        yield
+
+
+def on_cpu(value: Any) -> Any:
+    """Return a result with all of its tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if not dataclasses.is_dataclass(value):
+        return value
+    result = copy.copy(value)
+    for field in dataclasses.fields(value):
+        object.__setattr__(result, field.name, on_cpu(getattr(value, field.name)))
+    return result
 
 
 def natively(model: nn.Module, *args: Any, **options: Any) -> anipot.SinglePoint:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_host import cuda_on_host, needs_compiler
 
 import anipot
 from anipot import AEVComputer, ANIModel, AtomicNetwork, EnergyShifter, Potential
@@ -202,3 +203,25 @@ def test_names_that_stand_elsewhere_too():
 
 def part_of(folder):
     return sorted((ROOT / folder).rglob("*.py"))
+
+
+@needs_compiler
+def test_a_device_is_proven(tmp_path, monkeypatch, capsys):
+    """The kernels compiled for the host stand in for a device."""
+    monkeypatch.setattr(doctor.doctor_cuda, "devices", lambda: [torch.device("cpu")])
+    with cuda_on_host():
+        code, found = report(tmp_path)
+    assert code == 0
+    checks = [check for check in found["self-check"][0]["checks"] if check["instruction_set"].startswith("cpu")]
+    assert {(check["instruction_set"], check["dtype"]) for check in checks} == {
+        (f"cpu{how}", dtype) for how in ("", doctor.doctor_cuda.GRAPH) for dtype in ("float32", "float64")
+    }
+    assert all(check["ok"] and check["force_difference_hartree_per_angstrom"] > 0 for check in checks)
+
+
+def test_wrong_devices_are_told(monkeypatch, capsys):
+    wrong = {"instruction_set": "cuda:1 graph", "dtype": "float32", "ok": False}
+    assert doctor._verdict([wrong]) == 1
+    assert "CUDA kernels are wrong here (cuda:1 graph): set ANIPOT_CUDA=launches" in capsys.readouterr().err
+    assert doctor._verdict([wrong, wrong | {"instruction_set": "cuda:1"}]) == 1
+    assert "set ANIPOT_CUDA=none" in capsys.readouterr().err

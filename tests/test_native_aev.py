@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from contracts import AEVS as PUBLISHED
-from contracts import INSTRUCTION_SETS, molecule, needs_kernels, potential, user_aev
+from contracts import KERNEL_PATHS, computed_by, molecule, needs_kernels, potential, user_aev
 from torch import Tensor
 
 import anipot
 from anipot import AEVComputer, CosineCutoff, SmoothCutoff
 from anipot.kernels import aev as kernels
-from anipot.kernels import instruction_set
 from anipot.representation.cutoffs import NATIVE_CUTOFFS
 
 pytestmark = needs_kernels
 
 OPS = torch.ops.anipot
+CPU = torch.device("cpu")
 
 
 def tiny(cutoff: torch.nn.Module) -> AEVComputer:
@@ -50,10 +50,11 @@ AEVS: dict[str, Callable[[], AEVComputer]] = {
 }
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    with instruction_set(request.param):
-        yield request.param
+@pytest.fixture(params=KERNEL_PATHS)
+def place(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Every way in which kernels compute, and the device that it takes."""
+    with computed_by(request.param) as device:
+        yield device
 
 
 def neighborhoods(
@@ -68,9 +69,13 @@ def neighborhoods(
     return center, species, vectors / vectors.norm(dim=-1, keepdim=True) * lengths
 
 
-def native(aev: AEVComputer, center: Tensor, species: Tensor, num_atoms: int) -> Callable[[Tensor], Tensor]:
+def native(
+    aev: AEVComputer, center: Tensor, species: Tensor, num_atoms: int, place: torch.device = CPU
+) -> Callable[[Tensor], Tensor]:
+    """The operation at some place, from vectors on the CPU to features on the CPU."""
     constants, sizes = kernels.constants_and_sizes(aev, NATIVE_CUTOFFS[type(aev.cutoff_function)])
-    return lambda vectors: kernels.aev(center, species, vectors, constants, sizes, num_atoms)
+    center, species, constants = center.to(place), species.to(place), constants.to(place)
+    return lambda v: kernels.aev(center, species, v.to(place), constants, sizes, num_atoms).to(v.device)
 
 
 def derivatives(fn: Callable[[Tensor], Tensor], vectors: Tensor) -> list[Tensor]:
@@ -87,13 +92,13 @@ def derivatives(fn: Callable[[Tensor], Tensor], vectors: Tensor) -> list[Tensor]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", AEVS)
-def test_two_derivatives_equal_those_of_torch(name: str, dtype: torch.dtype, isa: str) -> None:
+def test_two_derivatives_equal_those_of_torch(name: str, dtype: torch.dtype, place: torch.device) -> None:
     aev = AEVS[name]()
     counts = (23, 0, 1, 4, 2, 40, 0)
     center, species, vectors = neighborhoods(aev, counts=counts)
     vectors = vectors.to(dtype)
     plain = lambda v: aev.from_neighborhoods(center, species, v, len(counts))  # noqa: E731
-    ours = derivatives(native(aev, center, species, len(counts)), vectors)
+    ours = derivatives(native(aev, center, species, len(counts), place), vectors)
     with anipot.reference_path():
         exact, torchs = derivatives(plain, vectors.double()), derivatives(plain, vectors)
     for order, (x, y, truth) in enumerate(zip(ours, torchs, exact, strict=True)):
@@ -105,10 +110,10 @@ def test_two_derivatives_equal_those_of_torch(name: str, dtype: torch.dtype, isa
 
 
 @pytest.mark.parametrize("name", ["cosine", "smooth", "smooth4", "one of each"])
-def test_gradcheck(name: str, isa: str) -> None:
+def test_gradcheck(name: str, place: torch.device) -> None:
     aev = AEVS[name]()
     center, species, vectors = neighborhoods(aev)
-    fn = native(aev, center, species, 4)
+    fn = native(aev, center, species, 4, place)
     assert torch.autograd.gradcheck(fn, vectors.requires_grad_())
     mix = torch.randn(4, aev.num_features, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     assert torch.autograd.gradgradcheck(lambda v: torch.einsum("af,afk->k", fn(v), mix), vectors)
@@ -248,22 +253,25 @@ def test_tensors_of_other_kinds() -> None:
     torch.testing.assert_close(rough.double(), expected, rtol=0, atol=0.1)
 
 
-def test_hessians_and_force_training(isa: str) -> None:
+@pytest.mark.parametrize("path", KERNEL_PATHS)
+def test_hessians_and_force_training(path: str) -> None:
     """The double backward through whole potentials, also with float32 networks, against plain torch."""
     numbers, x = molecule(8, 3)
     cell, pbc = 5.1 * torch.eye(3, dtype=torch.float64), torch.tensor([True, False, True])
     for name in ("aev_2x", "aev_user"):
         for dtype in (torch.float64, torch.float32):
             model, found = potential(name, "ensemble").to(dtype), []
-            for reference in (False, True):
-                with anipot.reference_path() if reference else instruction_set(isa):
-                    hessian = anipot.single_point(model, numbers[None], x[None], cell, pbc, hessian=True).hessian
+            for how in (path, "torch"):
+                with computed_by(how) as place:
+                    moved, *system = (a.to(place) for a in (model, numbers[None], x[None], cell, pbc))
+                    hessian = anipot.single_point(moved, *system, hessian=True).hessian.to(x.device)
                     leaf = x.clone().requires_grad_()
-                    energy = model((numbers[None], leaf[None]), cell, pbc).energies.sum()
+                    energy = moved((system[0], leaf[None].to(place)), *system[2:]).energies.sum().to(x.device)
                     (gradient,) = torch.autograd.grad(energy, leaf, create_graph=True)
                     # The bias of the last layer is part of the native operation, and of no gradient.
                     loss = (gradient**2).sum()
-                    weights = torch.autograd.grad(loss, model.parameters(), allow_unused=True, materialize_grads=True)
+                    weights = torch.autograd.grad(loss, moved.parameters(), allow_unused=True, materialize_grads=True)
+                    weights = [w.to(x.device) for w in weights]
                     found.append([hessian, gradient.detach(), *weights])
             for ours, theirs in zip(*found, strict=True):
                 atol = 512 * torch.finfo(dtype).eps * max(1e-3, float(theirs.abs().max()))

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _ENERGY, _FORCES = "energy_difference_hartree", "force_difference_hartree_per_an
 VARIABLES = {
     "ANIPOT_KERNELS": "file of the native library, instead of the one that is installed",
     "ANIPOT_ISA": "instruction set of the native kernels, instead of the best",
+    "ANIPOT_CUDA": "none: torch computes on GPUs; launches: kernels do, without CUDA graphs",
     "ANIPOT_NO_KERNELS": "read at installation only: unless 0, no native kernels are compiled",
     "ANIPOT_KERNEL_FLAGS": "read at installation only: further flags for the compiler",
     "ANIPOT_CACHE": "folder of the cache: models, data sets, compiled CUDA kernels",
@@ -78,10 +80,21 @@ def _verdict(checks: list[dict[str, Any]]) -> int:
         print("\nall is well" if checks else "\nnothing to compare: torch computes everything")
         return 0
     bad = sorted({check["instruction_set"] for check in checks if not check["ok"]})
-    good = [name for name in _usable() if name not in bad]
-    instead = f"set ANIPOT_ISA={good[0]}" if good else "set ANIPOT_ISA=none, so that torch computes"
-    print(f"anipot: the native kernels are wrong here ({', '.join(bad)}): {instead}; please report it", file=sys.stderr)
+    on_cuda = [name for name in bad if name.startswith("cuda")]
+    on_cpu = [name for name in bad if name not in on_cuda]
+    if on_cuda:
+        graphs = all(name.endswith(doctor_cuda.GRAPH) for name in on_cuda)
+        instead = "launches, so that no CUDA graphs are made" if graphs else "none, so that torch computes there"
+        _complain("CUDA", on_cuda, f"ANIPOT_CUDA={instead}")
+    if on_cpu:
+        good = [name for name in _usable() if name not in bad]
+        _complain("native", on_cpu, f"ANIPOT_ISA={good[0]}" if good else "ANIPOT_ISA=none, so that torch computes")
     return 1
+
+
+def _complain(kernels: str, bad: list[str], instead: str) -> None:
+    where = ", ".join(bad)
+    print(f"anipot: the {kernels} kernels are wrong here ({where}): set {instead}; please report it", file=sys.stderr)
 
 
 def _print_section(title: str, facts: dict[str, str]) -> None:
@@ -213,7 +226,7 @@ def _checked(name: str, model: Any) -> dict[str, Any]:
     print(f"self-check of {name}: largest differences between native kernels and torch, Hartree and Hartree/Å")
     print(f"  computed by torch: {reason}" if reason else "  computed by the native kernels", flush=True)
     found = []
-    for check in () if reason else self_check(model):
+    for check in chain(() if reason else self_check(model), cuda_check(model)):
         energy, forces = (_number(check[key]) for key in (_ENERGY, _FORCES))
         ok = "ok" if check["ok"] else "WRONG"
         print(f"  {check['instruction_set']:<9} {check['dtype']}  energy {energy}  forces {forces}  {ok}", flush=True)
@@ -259,6 +272,24 @@ def self_check(model: Any) -> Iterator[dict[str, Any]]:
                 options = {"forces": True, "stress": False, "atomic_energies": False, "members": False}
                 values = Engine(one).evaluate(species, coordinates, None, None, **options)
             yield {"instruction_set": name, "dtype": dtype} | _differences(one, reference, values, BOUNDS[dtype])
+
+
+def cuda_check(model: Any) -> Iterator[dict[str, Any]]:
+    """Compare the CUDA kernels with plain torch operations on the CPU, on every device, as ``self_check`` does."""
+    from copy import deepcopy
+
+    import torch
+
+    from anipot import reference_path, single_point
+
+    species, coordinates = molecule(model)
+    for device in doctor_cuda.devices():
+        for dtype in BOUNDS:
+            one = deepcopy(model).to(getattr(torch, dtype))
+            with reference_path():
+                reference = single_point(one, species, coordinates)
+            for name, values in doctor_cuda.results(one, device, species, coordinates):
+                yield {"instruction_set": name, "dtype": dtype} | _differences(one, reference, values, BOUNDS[dtype])
 
 
 def _differences(model: Any, reference: Any, values: Any, bound: float) -> dict[str, Any]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+#: Behind the name of a device whose kernels are replayed as a CUDA graph.
+GRAPH = " graph"
+
 
 def section() -> dict[str, str]:
     """Return facts by names: torch, driver, devices, compiler, compiled programs, and what computes."""
@@ -67,3 +73,28 @@ def _programs() -> str:
 
     number, size = cache.contents()
     return f"{number} compiled, {size / 2**20:.1f} MiB, in {cache.folder()}"
+
+
+def devices() -> list[Any]:
+    """Return the devices whose kernels work."""
+    import torch
+
+    from anipot.kernels.cuda.support import no_devices, reason
+
+    found = [] if no_devices() else [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return [device for device in found if not reason(device)]
+
+
+def results(model: Any, device: Any, species: Any, coordinates: Any) -> Iterator[tuple[str, Any]]:
+    """Yield how the kernels compute a structure, and what: launched one by one, and as a CUDA graph."""
+    from copy import deepcopy
+
+    from anipot.engine import Engine
+
+    engine = Engine(deepcopy(model).to(device))
+    if engine.covers():
+        return
+    ask = {"forces": True, "stress": False, "atomic_energies": False, "members": False, "transfer": True}
+    found = [engine.evaluate(species, coordinates, None, None, **ask) for _ in range(3)]
+    yield str(device), found[0]
+    yield f"{device}{GRAPH}", found[2]

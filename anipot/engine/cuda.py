@@ -10,6 +10,7 @@ from torch import Tensor
 from anipot.engine.parts import Parts, Request, Values
 from anipot.engine.step import Step
 from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
+from anipot.kernels.cuda.support import setting
 
 #: Steps that are kept: a dynamics needs one, several structures taking turns some more.
 _KEPT = 4
@@ -94,24 +95,28 @@ class _Run:
 
     def __init__(self, parts: Parts, species: Tensor, index: Tensor, kind: tuple[bool, Request, torch.dtype]) -> None:
         self._parts, self._index, self.kind = parts, index, kind
-        self._given, self._version, self._kept = species, species._version, species.clone()
+        #: The tensor itself, which is most of the time the one that comes again, and what is in it.
+        self._given = None if species.is_inference() else (species, species._version)
+        self._kept = species.clone()
         self._make(_CAPACITY)
 
     def _make(self, capacity: int) -> None:
         periodic, ask, dtype = self.kind
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._to_capture = self._index.is_cuda and setting() != "launches"
         self._calls = 0
         self._step = Step(self._parts, self._index, periodic, ask, dtype, capacity)
         self.present = self._step.present
 
     def serves(self, species: Tensor) -> bool:
         """Whether these are the atoms of the step."""
-        if species is self._given and species._version == self._version:
+        if self._given is not None and species is self._given[0] and species._version == self._given[1]:
             return True
         kept = self._kept
         return species.shape == kept.shape and species.device == kept.device and torch.equal(species, kept)
 
     def __call__(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> Values | None:
+        """Return the values, or None where torch has to look at the input."""
         while True:
             self._step.load(coordinates, cell, pbc)
             self._launch()
@@ -131,8 +136,9 @@ class _Run:
 
     def _launch(self) -> None:
         self._calls += 1
-        if self._graph is None and self._calls == 2 and self._index.is_cuda:
-            self._graph = _captured(self._step)
+        if self._calls == 2 and self._to_capture:
+            with torch.cuda.device(self._step.device):
+                self._graph = _captured(self._step)
         if self._graph is not None:
             self._graph.replay()
         else:
@@ -141,12 +147,20 @@ class _Run:
 
 def _captured(step: Step) -> torch.cuda.CUDAGraph | None:
     """Return the launches of a step as a graph; None, with a warning, where torch cannot make one."""
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.current_stream(step.device).synchronize()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(step.device)
+    stream = torch.cuda.Stream(step.device)
+    stream.wait_stream(current)
     try:
-        with torch.cuda.device(step.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            step.launch()
+        # Not torch.cuda.graph, which first collects garbage and empties torch's cache: nothing here takes memory.
+        with torch.cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                step.launch()
+            finally:
+                graph.capture_end()
     except RuntimeError as error:
-        warnings.warn(f"no CUDA graph could be made, so that steps are launched one by one: {error}", stacklevel=2)
+        warnings.warn(f"no CUDA graph could be made, so that kernels are launched one by one: {error}", stacklevel=2)
         return None
+    finally:
+        current.wait_stream(stream)
     return graph

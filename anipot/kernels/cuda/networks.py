@@ -18,13 +18,13 @@ class Layer(Protocol):
     """A dense layer and its activation, as ``anipot.head.dense`` describes it."""
 
     @property
-    def weight(self) -> Tensor: ...  # noqa: D102
+    def weight(self) -> Tensor: ...
     @property
-    def bias(self) -> Tensor | None: ...  # noqa: D102
+    def bias(self) -> Tensor | None: ...
     @property
-    def activation(self) -> int: ...  # noqa: D102
+    def activation(self) -> int: ...
     @property
-    def parameter(self) -> float: ...  # noqa: D102
+    def parameter(self) -> float: ...
 
 
 class _LayerSpec(ctypes.Structure):

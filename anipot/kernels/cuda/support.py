@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 
@@ -16,6 +17,19 @@ from anipot.kernels.cuda.nvrtc import compiler
 _reasons: dict[int, str] = {}
 _noticed: set[str] = set()
 _guard = threading.Lock()
+
+
+def setting() -> str:
+    """Return what ANIPOT_CUDA says: "" for all that there is, "launches" for no CUDA graphs, "none" for no kernels."""
+    return os.environ.get("ANIPOT_CUDA", "")
+
+
+def _forbidden() -> str:
+    """Return how the environment forbids kernels, or ""."""
+    wanted = setting()
+    if wanted in ("", "launches"):
+        return ""
+    return f"ANIPOT_CUDA={wanted}" + ("" if wanted == "none" else " is not known; expected none or launches")
 
 
 def no_devices() -> str:
@@ -50,7 +64,7 @@ def reason(device: torch.device | int) -> str:
 
 
 def _examine(index: int) -> str:
-    why = no_devices()
+    why = no_devices() or _forbidden()
     if why:
         return why
     try:
