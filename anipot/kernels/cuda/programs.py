@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from anipot.kernels.cuda import aev
+from anipot.kernels.cuda import aev, networks, results, search
 from anipot.kernels.cuda.program import Program, program
 
 
 def variants() -> list[tuple[str, dict[str, Any]]]:
     """Return the name of a source and its macros, for all programs of the published models in both dtypes."""
-    return [("probe", {}), ("probe", {"ANIPOT_DOUBLE": 1}), *aev.variants()]
+    probe: list[tuple[str, dict[str, Any]]] = [("probe", {}), ("probe", {"ANIPOT_DOUBLE": 1})]
+    return [*probe, *(variant for module in (search, aev, networks, results) for variant in module.variants())]
 
 
 def compile_all(wanted: Iterable[tuple[str, Mapping[str, Any]]], device: torch.device) -> list[Program]:
