@@ -288,6 +288,18 @@ def test_tensors_of_the_cpu_touch_nothing(monkeypatch):
         program.program("probe", {}, x.device)
 
 
+def test_a_compiler_traces_the_answer(clean):
+    support._reasons.update({0: "", 1: "none here"})
+
+    def compute(x):
+        return x + 1 if support.works(x.get_device() + 1) else x - 1, support.works(x.get_device() + 2)
+
+    with pytest.warns(UserWarning, match="none here"):
+        result, other = torch.compile(compute, fullgraph=True, backend="eager")(torch.zeros(1))
+    assert result == 1
+    assert other is False
+
+
 @pytest.mark.parametrize(
     ("hip", "cuda", "available", "why"),
     [

@@ -130,8 +130,7 @@ class Engine:
     def _update(self, kind: type[CpuPlan] | type[CudaPlan]) -> CpuPlan | CudaPlan | None:
         old, self._plan = self._plan, None
         try:
-            parts = Parts(self._potential)
-            self._plan = kind(parts, old)
+            self._plan = kind(Parts(self._potential), old)
             self._reason = ""
         except NotCovered as reason:
             self._reason = str(reason)

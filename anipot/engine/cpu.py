@@ -18,15 +18,15 @@ from anipot.kernels.specs import address, fill_aev, fill_system
 class CpuPlan:
     """Addresses and sizes of a potential's parts as the native library takes them."""
 
-    def __init__(self, parts: Parts, old: CpuPlan | None) -> None:
+    def __init__(self, parts: Parts, old: object) -> None:
         self.parts = parts
         self._specs = self._head_spec(parts.layers)
         wide = parts.dtype is torch.float64
         self.wide: bool = wide
         self._made_for = choices()
         #: With the memory and the list of neighbors that it has.
-        usable = old is not None and old.wide == wide and old._made_for == self._made_for
-        self.owner: _Handle = old.owner if old is not None and usable else _Handle(wide)
+        usable = isinstance(old, CpuPlan) and old.wide == wide and old._made_for == self._made_for
+        self.owner: _Handle = old.owner if isinstance(old, CpuPlan) and usable else _Handle(wide)
         self.handle = self.owner.handle
         self._aev_spec, self._system, self._result = AevSpec(), SystemSpec(), ResultSpec()
         self._present = (ctypes.c_int32 * parts.num_species)()

@@ -132,7 +132,8 @@ class _Run:
             self._make(-(-int(1.25 * status[NEIGHBORS]) // 8) * 8)
         _, ask, _ = self.kind
         lead = slice(None) if ask.members else 0
-        return Values(*(values[name][lead] if name in values else None for name in Step.NAMES))
+        found = {name: tensor[lead] for name, tensor in values.items() if name != "status"}
+        return Values(found["energies"], *(found.get(name) for name in Step.NAMES[1:]))
 
     def _launch(self) -> None:
         self._calls += 1

@@ -122,8 +122,8 @@ def columns(sizes: Sequence[int], present: Sequence[bool] | None = None) -> tupl
 @cache
 def _all_columns(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, int]:
     radial, angular, width = columns(sizes)
-    table = (torch.tensor(values, dtype=torch.int32, device=device) for values in (radial, angular))
-    return *table, width
+    tables = [torch.tensor(values, dtype=torch.int32, device=device) for values in (radial, angular)]
+    return tables[0], tables[1], width
 
 
 def scratch_bytes(num_pairs: int, dtype: torch.dtype, dual: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,13 +28,16 @@ class Arguments(ctypes.Structure):
             return self._parameters
 
 
+A = TypeVar("A", bound=Arguments)
+
+
 def as_grid(grid: Grid) -> tuple[int, int, int]:
     """Return the blocks along each of three axes."""
     x, y, z = (*((grid,) if isinstance(grid, int) else grid), 1, 1)[:3]
     return x, y, z
 
 
-def fill(arguments: Arguments, **values: Tensor | int | float | None) -> Arguments:
+def fill(arguments: A, **values: Tensor | int | float | None) -> A:
     """Set fields: the address of a tensor, a number, or null for None."""
     for name, value in values.items():
         setattr(arguments, name, value.data_ptr() if isinstance(value, Tensor) else value)

@@ -15,7 +15,7 @@ from anipot.kernels.cuda.program import Program, program
 def variants() -> list[tuple[str, dict[str, Any]]]:
     """Return the name of a source and its macros, for all programs of the published models in both dtypes."""
     probe: list[tuple[str, dict[str, Any]]] = [("probe", {}), ("probe", {"ANIPOT_DOUBLE": 1})]
-    return [*probe, *(variant for part in (search, aev, networks, results) for variant in part.variants())]
+    return [*probe, *(variant for module in (search, aev, networks, results) for variant in module.variants())]
 
 
 def compile_all(wanted: Iterable[tuple[str, Mapping[str, Any]]], device: torch.device) -> list[Program]:
