@@ -13,17 +13,18 @@ from torch import Tensor
 from anipot.kernels.cuda.network_plan import SHAPES, UNIT, Device, Places, Problem, Shape, places, plan, tasks
 from anipot.kernels.cuda.program import Arguments, Program, f64, fill, i64, pointer, program
 
+
 class Layer(Protocol):
     """A dense layer and its activation, as ``anipot.head.dense`` describes it."""
 
     @property
-    def weight(self) -> Tensor: ...  # noqa: D102
+    def weight(self) -> Tensor: ...
     @property
-    def bias(self) -> Tensor | None: ...  # noqa: D102
+    def bias(self) -> Tensor | None: ...
     @property
-    def activation(self) -> int: ...  # noqa: D102
+    def activation(self) -> int: ...
     @property
-    def parameter(self) -> float: ...  # noqa: D102
+    def parameter(self) -> float: ...
 
 
 class _LayerSpec(ctypes.Structure):
@@ -38,13 +39,13 @@ class _LayerSpec(ctypes.Structure):
 class NetworksArguments(Arguments):
     """What the kernel takes."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, pointer) for name in ("layers", "first_layer", "tasks", "columns", "features", "energies")),
         ("gradients", pointer),
         *((name, i64) for name in ("rows", "width", "elements", "members", "groups", "hidden", "deepest")),
         *((name, i64) for name in ("split", "vectors")),
         ("seed", f64),
-    ]
+    )
 
 
 class Networks:
@@ -149,9 +150,7 @@ class Networks:
         if row_energies.shape != (len(self._layers), self.rows) or row_energies.dtype != torch.float64:
             raise ValueError(f"expected float64 energies ({len(self._layers)}, {self.rows}), got {_told(row_energies)}")
         aligned = self.width * features.element_size() % UNIT == 0 and all(t.data_ptr() % UNIT == 0 for t in out)
-        fill(
-            self._arguments, features=features, energies=row_energies, gradients=gradients, vectors=int(aligned)
-        )
+        fill(self._arguments, features=features, energies=row_energies, gradients=gradients, vectors=int(aligned))
         self._kernel.launch(len(self._tables[2]), self.plan.shape.threads, self._arguments, self.plan.shared)
 
 
