@@ -223,6 +223,15 @@ def test_energies_alone(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("seed", range(3))
+def test_energies_of_members_of_one_block(seed: int) -> None:
+    case = Case([[network((4, 8))] for _ in range(3)], [1100], torch.float64, gradients=False)
+    with cuda_on_host():
+        assert case.make().groups == 1
+    close(case.by_kernel(seed)[0], case.by_torch()[0], torch.float64)
+
+
+@needs_compiler
 def test_features_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """More features than have room in shared memory at a time."""
     case = Case([[network((1008, 40, 24, 16))]], [20], torch.float64, range(3, 900))
