@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 #: Bytes of a unit, in which memory is read; numbers to whose multiples layers are padded in shared memory.
@@ -187,7 +188,7 @@ def tasks(counts: Sequence[int], work: Sequence[int], plan: Plan) -> list[tuple[
     for e in sorted(range(len(counts)), key=lambda e: -work[e]):
         parts = -(-counts[e] // plan.shape.rows)
         ends = [first[e] + p * counts[e] // parts for p in range(parts + 1)] if parts else []
-        found += [(e, a, b - a, g) for g in range(plan.groups) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        found += [(e, a, b - a, g) for g in range(plan.groups) for a, b in pairwise(ends)]
     return found
 
 

@@ -39,13 +39,13 @@ class _LayerSpec(ctypes.Structure):
 class NetworksArguments(Arguments):
     """What the kernel takes."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, pointer) for name in ("layers", "first_layer", "tasks", "columns", "features", "energies")),
         ("gradients", pointer),
         *((name, i64) for name in ("rows", "width", "elements", "members", "groups", "hidden", "deepest")),
         *((name, i64) for name in ("split", "vectors")),
         ("seed", f64),
-    ]
+    )
 
 
 class Networks:

@@ -396,7 +396,7 @@ DEVICE void forward(const NetworksArguments& a, const Layer& layer, bool first_l
                 }
             },
             [&](int at, Tile& sum) {
-                const int end = up_to(n_out, CHUNK);  // numbers beyond n_out meet weights of zero
+                const int end = up_to(n_out, CHUNK);  // what is beyond n_out meets weights of zero, and is a number
                 UNROLL for (int c = 0; c < TILE_ACROSS; c++) {
                     const int n = at + column_of<false>(c);
                     if (n < end)
@@ -429,8 +429,8 @@ DEVICE void turn_around(const Layer* layers, int num_layers, bool gradient, real
     const int row = threadIdx.x % ROWS;
     const bool from_value = last.slope == last.value;
     real energy = 0;
-    for (int n = threadIdx.x / ROWS; n < up_to((int)last.n_out, CHUNK); n += THREADS / ROWS) {
-        const real w = n < last.n_out ? top.weight[n] : (real)0;
+    for (int n = threadIdx.x / ROWS; n < last.n_out; n += THREADS / ROWS) {
+        const real w = top.weight[n];
         const real y = hidden[(last.value + n) * ROWS + row];
         real* slope = hidden + (last.slope + n) * ROWS + row;
         energy += w * y;
@@ -441,7 +441,7 @@ DEVICE void turn_around(const Layer* layers, int num_layers, bool gradient, real
         const Layer& layer = layers[l];
         if (layer.slope != layer.value) continue;
         real* y = hidden + layer.value * ROWS;
-        for (int i = threadIdx.x * V; i < up_to((int)layer.n_out, CHUNK) * ROWS; i += THREADS * V) {
+        for (int i = threadIdx.x * V; i < layer.n_out * ROWS; i += THREADS * V) {
             Unit x = load(y + i);
             UNROLL for (int v = 0; v < V; v++) x.v[v] = slope_of((int)layer.activation, (real)layer.parameter, x.v[v]);
             store(y + i, x);
@@ -463,7 +463,7 @@ DEVICE void backward(const NetworksArguments& a, const Layer& layer, real* befor
             if (before) {
                 UNROLL for (int c = 0; c < TILE_ACROSS; c++) {
                     const int k = at + column_of<true>(c);
-                    if (k < up_to(n_in, CHUNK))
+                    if (k < n_in)
                         UNROLL for (int r = 0; r < TILE_DOWN; r += V) {
                             Unit x = load(before + k * ROWS + row_of(r));
                             UNROLL for (int v = 0; v < V; v++) x.v[v] *= sum[r + v][c];
