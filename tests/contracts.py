@@ -207,8 +207,13 @@ def fresh(model: Any) -> Any:
 ROUNDING = {"energies": 16, "atomic_energies": 16, "forces": 16, "stress": 1 / 8}
 
 
-def assert_same(actual: anipot.SinglePoint, expected: anipot.SinglePoint, dtype: torch.dtype = torch.float64) -> None:
-    """Compare all values that there are, within the rounding of ``dtype``, in which they were computed."""
+def assert_same(
+    actual: anipot.SinglePoint, expected: anipot.SinglePoint, dtype: torch.dtype = torch.float64, unit: float = 0.0
+) -> None:
+    """Compare all values that there are, within the rounding of ``dtype``, in which they were computed.
+
+    ``unit`` is that of fixed-point forces, whose terms are cut to whole numbers of it, up to 16 for each atom.
+    """
     for a, e in ((actual, expected), (actual.members, expected.members)):
         assert (a is None) == (e is None)
         for name, units in ROUNDING.items() if e is not None else ():
@@ -218,4 +223,5 @@ def assert_same(actual: anipot.SinglePoint, expected: anipot.SinglePoint, dtype:
                 continue
             # Self energies, up to 1000 Hartree, are float64 and are added in any order.
             rtol, atol = 1e-15 if "energies" in name else 0.0, units * torch.finfo(dtype).eps
+            atol += 16 * unit if name == "forces" else 0.0
             torch.testing.assert_close(x.double(), y.double(), rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

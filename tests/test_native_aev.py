@@ -109,6 +109,18 @@ def test_two_derivatives_equal_those_of_torch(name: str, dtype: torch.dtype, pla
         assert error <= 4 * allowed + 64 * scale, f"derivative {order}: {error:.1e}, {allowed:.1e}"
 
 
+def test_crowds(place: torch.device) -> None:
+    """More neighbors than any liquid has, and than there is room for in the shared memory of a GPU."""
+    aev, counts = tiny(SmoothCutoff()), (3, 170, 0, 130)
+    center, species, vectors = neighborhoods(aev, counts=counts)
+    vectors[::3] *= 0.5  # most of them within the angular cutoff
+    ours = derivatives(native(aev, center, species, len(counts), place), vectors)
+    with anipot.reference_path():
+        theirs = derivatives(lambda v: aev.from_neighborhoods(center, species, v, len(counts)), vectors)
+    for x, y in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-13 * float(y.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["cosine", "smooth", "smooth4", "one of each"])
 def test_gradcheck(name: str, place: torch.device) -> None:
     aev = AEVS[name]()

@@ -10,7 +10,10 @@ from torch import Tensor
 from anipot.engine.packed import Packed
 from anipot.engine.parts import Parts, Request
 from anipot.engine.rows import RowBlock, Rows
+from anipot.kernels.aev import constants_and_sizes
+from anipot.kernels.cuda.aev import macros
 from anipot.kernels.cuda.composition import Composition
+from anipot.kernels.cuda.programs import compile_all
 from anipot.kernels.cuda.results import Results
 from anipot.kernels.cuda.search import STATUS_SIZE, Search
 
@@ -44,6 +47,9 @@ class Step:
     ) -> None:
         self.device, self.capacity = species.device, capacity
         self._parts = parts
+        double = {"ANIPOT_DOUBLE": 1} if parts.dtype is torch.float64 else {}
+        _, sizes_of_aev = constants_and_sizes(parts.aev, parts.cutoff_kind)
+        compile_all([("search", double), ("results", double), ("aev", macros(sizes_of_aev, parts.dtype))], self.device)
         (num_molecules, num_slots), device = species.shape, species.device
         outputs = parts.num_members if ask.members else 1
         sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}

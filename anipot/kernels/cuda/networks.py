@@ -107,8 +107,8 @@ class Networks:
             weight.element_size(),
             members,
         )
-        some = build(SHAPES[8][0])  # any tells what the device has
-        self.plan = plan(problem, Device(some.multiprocessors, some.shared_limit))
+        probe = program("probe", {}, weight.device)  # any program tells what the device has
+        self.plan = plan(problem, Device(probe.multiprocessors, probe.shared_limit))
         self.groups = self.plan.groups
         self._kernel = build(self.plan.shape).kernel("networks")
         specs, first = _specs(layers, counts, columns, gradients)

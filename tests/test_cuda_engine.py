@@ -1,0 +1,200 @@
+"""The engine of a GPU: same atoms again and others, lists that overflow, models that change, input that is wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from ase import units
+from ase.build import molecule as ase_molecule
+from ase.md.verlet import VelocityVerlet
+from contracts import assert_same as assert_equal
+from contracts import by_torch, computed_by, molecule, natively, on_cuda, potential
+from cuda_on_host import cuda_on_host, needs_compiler
+from torch import Tensor
+
+import anipot
+from anipot.engine import cuda, engine_of, rows
+from anipot.kernels.cuda.errors import KernelError
+
+
+def assert_same(actual: anipot.SinglePoint, expected: anipot.SinglePoint, dtype: torch.dtype = torch.float64) -> None:
+    assert_equal(actual, expected, dtype, unit=2.0**-47)  # common.h
+
+
+@pytest.fixture(params=on_cuda)
+def place(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    with computed_by(request.param) as device:
+        yield device
+
+
+def batch(place: torch.device, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """Three molecules with ghosts that hold NaN, in a cell each, with some of its axes periodic."""
+    species, x = anipot.pad([molecule(n, seed) for n, seed in ((6, 1), (11, 2), (1, 3))])
+    x[species < 0] = float("nan")
+    cell = torch.tensor([[6.0, 0, 0], [1, 6, 0], [0.5, -1, 7]], dtype=torch.float64).repeat(3, 1, 1)
+    pbc = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
+    return species.to(place), x.to(place, dtype), cell.to(place, dtype), pbc.to(place)
+
+
+def model_at(place: torch.device, dtype: torch.dtype = torch.float64) -> anipot.Potential:
+    return potential("aev_user", "ensemble").to(place, dtype)
+
+
+@pytest.mark.parametrize("members", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_same_atoms_again(dtype: torch.dtype, members: bool, place: torch.device) -> None:
+    """The first call, the one that makes a graph, and those that replay it."""
+    model, (species, x, cell, pbc) = model_at(place, dtype), batch(place)
+    ask = {"stress": True, "atomic_energies": True, "members": members}
+    for step in range(4):
+        moved = x + 0.05 * step * torch.randn(x.shape, generator=torch.Generator().manual_seed(step)).to(x)
+        system = species, moved, cell * (1 + 0.01 * step), pbc
+        assert_same(natively(model, *system, **ask), by_torch(model, *system, **ask), dtype)
+    assert engine_of(model).searches == 4
+
+
+def test_results_are_the_callers_own(place: torch.device) -> None:
+    model, (species, x, _, _) = model_at(place), batch(place)
+    first = natively(model, species, x)
+    kept = first.forces.clone()
+    for _ in range(3):
+        natively(model, species, 1.01 * x)
+    assert torch.equal(first.forces, kept)
+
+
+def test_other_atoms_in_turn(place: torch.device) -> None:
+    model = model_at(place)
+    systems = [tuple(t[None].to(place) for t in molecule(n, n)) for n in (3, 5, 4, 7, 6, 2)]
+    for species, x in systems * 2:
+        assert_same(natively(model, species, x), by_torch(model, species, x))
+    species, x = systems[0]
+    before = natively(model, species, x)
+    species[0, 0] = 6 if species[0, 0] != 6 else 7  # the same tensor with another atom in it
+    after = natively(model, species, x)
+    assert_same(after, by_torch(model, species, x))
+    assert not torch.equal(after.energies, before.energies)
+
+
+def test_lists_grow(place: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_CAPACITY", 3)
+    model, system = model_at(place), batch(place)
+    for _ in range(3):
+        assert_same(natively(model, *system, stress=True), by_torch(model, *system, stress=True))
+
+
+@pytest.mark.parametrize("members", [False, True])
+def test_rows_in_blocks(members: bool, place: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit into memory at once."""
+    monkeypatch.setattr(rows, "_BYTES", 5 * 8 * model_at(place).representation.num_features)
+    model, system = model_at(place), batch(place)
+    ask = {"stress": True, "atomic_energies": True, "members": members}
+    for _ in range(2):
+        assert_same(natively(model, *system, **ask), by_torch(model, *system, **ask))
+
+
+def test_the_model_changes(place: torch.device) -> None:
+    model, system = model_at(place), batch(place)
+    for _ in range(3):
+        natively(model, *system)
+    member = model.head[0][0]
+    with torch.no_grad():
+        member.linears[0].weight.mul_(1.1)  # where it is
+    assert_same(natively(model, *system), by_torch(model, *system))
+    member.linears[0].weight = torch.nn.Parameter(1.2 * member.linears[0].weight.detach())  # somewhere else
+    assert_same(natively(model, *system), by_torch(model, *system))
+    model.shifter.self_energies.add_(1.0)
+    assert_same(natively(model, *system), by_torch(model, *system))
+    member.activation.alpha = 0.3
+    assert_same(natively(model, *system), by_torch(model, *system))
+    other = copy.deepcopy(model).float()
+    assert_same(natively(other, *system), by_torch(other, *system), torch.float32)
+
+
+def test_wrong_input_is_told(place: torch.device) -> None:
+    model, (species, x, cell, pbc) = model_at(place), batch(place)
+    nan, spot, far = x.clone(), x.clone(), cell.clone()
+    nan[1, 2, 0] = float("nan")
+    spot[1, 2] = spot[1, 0]
+    far[1] = 0
+    unknown = species.clone()
+    unknown[0, 1] = 26
+    for system, message in (
+        ((species, nan, cell, pbc), r"molecule 1, atom 2 has coordinates \[nan"),
+        ((species, spot, cell, pbc), r"atoms? 0 and 2|2 and 0|one spot|same"),
+        ((species, x, far, pbc), r"cell"),
+        ((unknown, x, cell, pbc), r"molecule 0, atom 1 is Fe"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            anipot.single_point(model, *system, stress=True)
+    with pytest.raises(ValueError, match="no molecule of the batch is periodic"):
+        anipot.single_point(model, species, x, stress=True)
+
+
+def test_nobody_is_there(place: torch.device) -> None:
+    model, x = model_at(place), torch.full((2, 3, 3), float("nan"), dtype=torch.float64, device=place)
+    result = natively(model, torch.full((2, 3), -1, device=place), x)
+    assert not result.energies.any()
+    assert not result.forces.any()
+
+
+def test_inference_mode(place: torch.device) -> None:
+    model = model_at(place)
+    with torch.inference_mode():
+        species, x = (t[None].to(place) for t in molecule(5, 5))
+        found = [natively(model, species, x) for _ in range(3)]
+    for result in found:
+        assert_same(result, by_torch(model, species.clone(), x.clone()))
+
+
+def test_dynamics_in_ase(place: torch.device) -> None:
+    """Structures are on the CPU, whatever the model is on: one transfer each way."""
+    found = []
+    for model in (model_at(place), model_at(torch.device("cpu"))):
+        atoms = ase_molecule("CH3CH2OH", cell=[[7.0, 0, 0], [1, 7, 0], [0, 0.5, 8]], pbc=[True, False, True])
+        atoms.calc = model.ase()
+        with computed_by("torch") if model.device != place or found else computed_by(_path(place)):
+            VelocityVerlet(atoms, 0.5 * units.fs).run(5)
+            found.append((atoms.positions, atoms.get_forces(), atoms.get_stress(), atoms.get_potential_energies()))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
+def _path(place: torch.device) -> str:
+    return "cuda" if place.type == "cuda" else "cuda on host"
+
+
+def test_tensors_elsewhere_are_refused(place: torch.device) -> None:
+    if place.type == "cpu":
+        pytest.skip("needs a GPU: there is but one place")
+    species, x = (t[None] for t in molecule(5, 5))
+    with pytest.raises((RuntimeError, ValueError), match=r"device|cpu"):
+        anipot.single_point(model_at(place), species, x)
+
+
+@needs_compiler
+def test_the_order_of_threads_does_not_matter() -> None:
+    """To the last bit, whichever warp comes first: a barrier that is not there would show."""
+    model, system = model_at(torch.device("cpu"), torch.float32), batch(torch.device("cpu"))
+    found = []
+    for seed in (0, 1, 2, 3):
+        with cuda_on_host(seed):
+            result = natively(copy.deepcopy(model), *system, stress=True, atomic_energies=True)
+            found.append([result.energies, result.forces, result.stress, result.atomic_energies])
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+@needs_compiler
+def test_torch_computes_where_nothing_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise KernelError("no such compiler")
+
+    model, system = model_at(torch.device("cpu")), batch(torch.device("cpu"))
+    expected = by_torch(model, *system)
+    with cuda_on_host():
+        monkeypatch.setattr("anipot.engine.step.compile_all", broken)
+        assert_same(anipot.single_point(model, *system), expected)
