@@ -111,7 +111,7 @@ class DevicePlan:
     def training_epoch(self) -> Iterator[Case]:
         data, number = "train10k" if self.shared else "built_epoch", 512 if self.options.quick else EPOCH_CONFORMERS
         for batch in (256,) if self.options.quick else (2560, 256):
-            for what, forces in (("energies", False), ("energies + forces", True)):
+            for what, forces in (("energies", False), ("energies + forces", True))[self.options.quick :]:
                 args = {"data": data, "number": number, "batch": batch, "forces": forces, "kept": False}
                 sampling = {"at_least": 2, "at_most": 5}
                 who = ("anipot", "default", "jit", "cuaev", "cuaev_jit")
