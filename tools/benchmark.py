@@ -3,6 +3,7 @@
     python tools/benchmark.py [--quick] [--only NAME,...] [--threads 1,2] [--repeat N] [--output FILE.json]
                               [--no-peers] [--peer-python PATH] [--schnetpack PATH] [--systems NAME,...]
                               [--budget SECONDS] [--markdown]
+    python tools/benchmark.py --device cuda [--only NAME,...] [--models ani2x:8,...] [--seconds N] [other options]
     python tools/benchmark.py --show FILE.json [--markdown]
 
 Names, with TorchANI 2.9 as the peer: energy_forces, ase_md, stress, batch, hessian, hessian_batch, training,
@@ -24,6 +25,14 @@ message_passing_memory, since they keep more memory then; anipot runs as it is. 
 explained in benchmark_worker.py; of SchNetPack "default" is eager, and "best" the faster of eager and scripted. In
 message passing anipot searches for neighbors in every call, while peers have their lists for nothing. Ctrl-C writes
 what there is.
+
+With ``--device``, cuda or cpu, other cases are measured, all on that device: startup, energy_forces, ase_md, large,
+hessian, training_epoch, bare_md, batch, in this order; the file is written after each, and no case begins after
+``--seconds``. "best" is the fastest of TorchANI's configurations: eager, with members merged, scripted, with pyaev and,
+where its extension is built, with cuAEV. Times are those until the device has finished; dynamics are ms per step, or s
+per 1 000 steps. The floor is the longer of two times: of the operations at the rate of a large matrix product without
+TF32, and of the fewest bytes (weights, coordinates, forces) at that of a large copy, both measured in the same run.
+Memory is the peak of torch's tensors and what the driver gave, of each library for the same case.
 """
 
 from __future__ import annotations
@@ -36,7 +45,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import benchmark_device_cases as device_cases
 from benchmark_cases import NAMES, PEER_GROUPS, QUICK_NAMES, SHARED, Case, Plan
+from benchmark_device_run import run_on_device, write
 from benchmark_measure import (
     add_floor,
     add_minima,
@@ -48,6 +59,7 @@ from benchmark_measure import (
     revision,
     summarise,
 )
+from benchmark_operations import INFO_FILES, MEMBERS
 from benchmark_processes import Pool
 from benchmark_tables import markdown, table
 from tqdm import tqdm
@@ -68,21 +80,37 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="seconds of one measurement (0.5; 0.2 with --quick)")
     parser.add_argument("--markdown", action="store_true", help="print tables for docs/performance.md")
     parser.add_argument("--show", type=Path, help="print the tables of an earlier run and measure nothing")
+    parser.add_argument("--device", help="cuda, cuda:1 or cpu: the cases of a device, on it")
+    parser.add_argument("--models", type=models, help="of energy_forces on a device, with members: ani2x:8,ani1x:1")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="on a device, for everything")
     options = parser.parse_args()
     cores = machine()["cores"] or 1
-    options.only = options.only or (QUICK_NAMES if options.quick else NAMES)
+    names, quick_names = (device_cases.NAMES, device_cases.QUICK_NAMES) if options.device else (NAMES, QUICK_NAMES)
+    options.only = options.only or (quick_names if options.quick else names)
     options.threads = options.threads or sorted({min(2, cores)} if options.quick else {1, min(2, cores)})
-    options.repeat = options.repeat or (2 if options.quick else 5)
+    options.repeat = options.repeat or (2 if options.quick or options.device else 5)
     options.conformers = options.conformers or (50 if options.quick else 1000)
     options.budget = options.budget or (0.2 if options.quick else 0.5)
     options.output = options.output or Path(f"benchmark-{datetime.now():%Y-%m-%d}.json")
-    if unknown := set(options.only) - set(NAMES):
-        parser.error(f"--only knows {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
+    if unknown := set(options.only) - set(names):
+        parser.error(f"--only knows {', '.join(names)}; got {', '.join(sorted(unknown))}")
     return options
 
 
 def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def models(text: str) -> list[tuple[str, int]]:
+    """Return models and members of such as ``ani2x:8,ani1x:1``."""
+    found = []
+    for word in words(text):
+        name, _, members = word.partition(":")
+        if name not in INFO_FILES or members not in ("1", str(MEMBERS)):
+            known = f"{', '.join(INFO_FILES)} with 1 or {MEMBERS} members"
+            raise argparse.ArgumentTypeError(f"expected such as ani2x:8 or ani1x:1, of {known}; got {word!r}")
+        found.append((name, int(members)))
+    return found
 
 
 def peer_versions(options: argparse.Namespace, pool: Pool, cases: list[Case]) -> dict[str, Any]:
@@ -143,6 +171,11 @@ def run(options: argparse.Namespace, pool: Pool, report: dict[str, Any]) -> None
 
 def tell(report: dict[str, Any], as_markdown: bool) -> None:
     print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; {report['versions']}")
+    if device := report.get("device"):
+        print(f"device: {device}")
+        print(f"ceilings, GFLOP/s and GB/s: {report['ceilings']}")
+    for what in report.get("left_out", ()):
+        print(f"time was over before {what}")
     for peer, versions in (report.get("peer_versions") or {}).items():
         print(f"peer: {peer} {versions}")
     if rates := report.get("gflops"):
@@ -169,13 +202,16 @@ def main() -> None:
     }
     pool = Pool(options.peer_python, options.schnetpack)
     try:
-        run(options, pool, report)
+        if options.device:
+            run_on_device(options, report)
+        else:
+            run(options, pool, report)
     except KeyboardInterrupt:
         report["interrupted"] = True
         print("interrupted; what follows is what there is", file=sys.stderr)
     finally:
         pool.end()
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.output, report)
     if "versions" in report:
         tell(report, options.markdown)
     print(f"\nwritten to {options.output}")

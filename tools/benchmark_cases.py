@@ -87,6 +87,8 @@ class Case:
     #: Molecules or conformers of one call, and atoms, for rates.
     items: int = 0
     atoms: int = 0
+    #: Environment variables of its process; {folder} and {turn} stand for a folder of the run and the round.
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Plan:

@@ -43,6 +43,14 @@ def conformers(data: str, number: int) -> list[dict[str, np.ndarray]]:
     return found
 
 
+def finish(device: str) -> None:
+    """Wait until a device has done what it was told."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def enough(taken: Sequence[float], budget: float, at_least: int, at_most: int) -> bool:
     """Whether epochs, in seconds, are as many as were asked for."""
     return len(taken) >= at_most or (len(taken) >= at_least and sum(taken) >= budget)
@@ -58,7 +66,15 @@ def answer(taken: Sequence[float], **more: float) -> dict[str, Any]:
 
 
 def anipot_epochs(
-    data: str, number: int, batch: int, forces: bool, kept: bool, threads: int, peak: Callable[[], float], **until: Any
+    data: str,
+    number: int,
+    batch: int,
+    forces: bool,
+    kept: bool,
+    threads: int,
+    peak: Callable[[], float],
+    device: str = "cpu",
+    **until: Any,
 ) -> dict[str, Any]:
     """Time epochs of ``anipot train``, and of its batches alone.
 
@@ -72,6 +88,8 @@ def anipot_epochs(
         Whether AEVs are kept from the first epoch on.
     peak
         Returns the memory that the process had at most, MiB.
+    device
+        Where to train.
     until
         Of ``enough``.
     """
@@ -91,9 +109,11 @@ def anipot_epochs(
             self._start = 0.0
 
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            finish(device)
             self._start = time.perf_counter()
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            finish(device)
             self.taken.append(time.perf_counter() - self._start)
             trainer.should_stop = enough(self.taken[WARM_EPOCHS:], **until)
 
@@ -108,7 +128,7 @@ def anipot_epochs(
             "data.batch_size": batch,
             "outputs": outputs,
             "cache": 2.0 if kept else 0.0,
-            "trainer": "{max_epochs: 1000, limit_val_batches: 0, accelerator: cpu}",
+            "trainer": f"{{max_epochs: 1000, limit_val_batches: 0, accelerator: {torch.device(device).type}}}",
         }
         settings = read_settings(RECIPE, [f"{key}={value}" for key, value in changes.items()])
         run, clock = Run(settings, RunFolder(settings.folder, settings)), Clock()
@@ -140,7 +160,15 @@ def write(data: str, number: int, file: Path) -> None:
 
 
 def torchani_epochs(
-    model: Any, best: bool, data: str, number: int, batch: int, forces: bool, kept: bool, **until: Any
+    model: Any,
+    best: bool,
+    data: str,
+    number: int,
+    batch: int,
+    forces: bool,
+    kept: bool,
+    device: str = "cpu",
+    **until: Any,
 ) -> dict[str, Any]:
     """Time epochs of TorchANI.
 
@@ -152,10 +180,15 @@ def torchani_epochs(
         Whether to do what makes it fastest: to script the model, to put molecules of similar size into a batch, to use
         torch's fused optimizer and, if ``kept``, to give its networks AEVs that were computed before. Otherwise what
         its examples do, with batches of molecules of any size.
+    device
+        Where to train; all batches are there already.
     """
     import torch
 
-    batches = [tensors(one) for one in padded_batches(data, number, batch, sort=best)]
+    model = model.to(device)
+    batches = [
+        tuple(part.to(device) for part in tensors(one)) for one in padded_batches(data, number, batch, sort=best)
+    ]
     if kept and best:
         step_of = energies_from_kept(model, batches)
     else:
@@ -168,6 +201,7 @@ def torchani_epochs(
         start = time.perf_counter()
         for i in rng.permutation(len(batches)):
             torchani_step(optimizer, batches[i], step_of[id(batches[i])], forces)
+        finish(device)
         taken.append(time.perf_counter() - start)
     return answer(taken[warm:])
 

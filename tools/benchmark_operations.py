@@ -55,6 +55,21 @@ def network_flop(model: str, numbers: np.ndarray, members: int) -> int:
     return 4 * members * total
 
 
+def least_bytes(model: str, numbers: np.ndarray, members: int, itemsize: int) -> int:
+    """Return the fewest bytes that energies and forces must move: weights that count, and coordinates, once each.
+
+    Features and their gradients could stay where they are made, and are left out.
+    """
+    numbers = numbers[numbers > 0]
+    present = np.unique(numbers)
+    columns = RADIAL * len(present) + ANGULAR * len(present) * (len(present) + 1) // 2
+    weights = 0
+    for symbol, hidden in HIDDEN[model].items():
+        if NUMBERS[symbol] in present:
+            weights += sum((a + 1) * b for a, b in pairwise((columns, *hidden, 1)))
+    return itemsize * (members * weights + 6 * len(numbers)) + 8 * len(numbers)
+
+
 def operations(
     model: str, numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, members: int
 ) -> dict[str, int]:

@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 from typing import Any
 
 from benchmark_cases import ASE_STEPS, ONE_BY_ONE, ROOT, SCHNETPACK, SHARED, Case
 
 WORKER = Path(__file__).resolve().with_name("benchmark_worker.py")
+DEVICE_WORKER = WORKER.with_name("benchmark_device_worker.py")
 #: Keeps glibc from giving large blocks back to the system after each call.
 PEER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
@@ -35,8 +37,11 @@ class WorkerProcess:
         cores: set[int] | None = None,
         schnetpack: Path | None = None,
         tuned: bool = True,
+        device: str | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "ANIPOT_SHARED": str(SHARED.resolve())}
+        environment |= more or {}
         first = None
         if configuration == "anipot":  # this checkout, not whatever is installed
             first = str(ROOT)
@@ -46,7 +51,8 @@ class WorkerProcess:
                 first = str(schnetpack.resolve())
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [first, os.environ.get("PYTHONPATH")]))
         self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by end)
-        command = [python, str(WORKER), configuration, str(threads)]
+        command = [python, str(WORKER if device is None else DEVICE_WORKER), configuration, str(threads)]
+        command += [] if device is None else [device]
         # A session of its own, so that Ctrl-C reaches the parent only.
         self.process = subprocess.Popen(
             command,
@@ -60,18 +66,25 @@ class WorkerProcess:
         if cores:
             os.sched_setaffinity(self.process.pid, cores)
 
-    def ask(self, task: str, args: dict[str, Any], sampling: dict[str, Any] | None = None) -> dict[str, Any]:
+    def ask(
+        self, task: str, args: dict[str, Any], sampling: dict[str, Any] | None = None, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Return the answer to a request; the process is ended if it has none after so many seconds."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps({"task": task, "args": args, "sampling": sampling or {}}) + "\n")
             self.process.stdin.flush()
+            if seconds is not None and not select([self.process.stdout], [], [], max(0.0, seconds))[0]:
+                self.process.kill()
+                return {"error": f"no answer within {seconds:.0f} s", "fatal": True}
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             self.messages.seek(0)
-            return {"error": f"the process ended ({self.process.wait()}): {self.messages.read()[-300:].strip()}"}
+            said = self.messages.read()[-300:].strip()
+            return {"error": f"the process ended ({self.process.wait()}): {said}", "fatal": True}
         return json.loads(line)
 
     def end(self) -> None:

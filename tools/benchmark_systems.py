@@ -12,8 +12,12 @@ import numpy as np
 
 SHARED = Path(os.environ.get("ANIPOT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SYSTEMS = SHARED / "bench" / "systems"
+#: Where files of structures are.
+FOLDERS = (SYSTEMS, Path(__file__).resolve().parent)
 #: Molecules of a flat batch stand this far apart, Å.
 APART = 25.0
+#: Copies of a box that stand side by side are displaced this much (Å), so that no two are the same.
+COPY_NOISE = 0.01
 #: Molecules for message passing have this many atoms, and are displaced this much (Å) each time one comes again.
 POOL_ATOMS = (16, 20)
 POOL_NOISE = 0.03
@@ -26,7 +30,9 @@ class Structure(NamedTuple):
 
 
 def structure(name: str) -> Structure:
-    """Return a system by its name: ``water``, ``built_…``, or a file of the shared folder."""
+    """Return a system by its name: ``water``, ``built_…``, a file, or one of these repeated, ``water501_1x2x5``."""
+    if match := re.fullmatch(r"(\w+)_(\d+)x(\d+)x(\d+)", name):
+        return repeated(structure(match[1]), tuple(map(int, match.groups()[1:])))
     if name in ("water", "built_benzene"):
         from ase.build import molecule
 
@@ -35,13 +41,23 @@ def structure(name: str) -> Structure:
     if match := re.fullmatch(r"built_(water|alkane)(\d+)", name):
         atoms = int(match[2])
         return water_box(atoms // 3) if match[1] == "water" else alkane((atoms - 2) // 3)
-    path = SYSTEMS / f"{name}.xyz"
+    path = next((path for folder in FOLDERS if (path := folder / f"{name}.xyz").is_file()), SYSTEMS / f"{name}.xyz")
     if not path.is_file():
         raise ValueError(f"no system is named {name!r}: there is no {path.name} in the shared folder")
     from ase.io import read
 
     atoms = read(path, format="extxyz")
     return Structure(atoms.numbers.copy(), atoms.positions.copy(), atoms.cell.array.copy() if atoms.pbc.all() else None)
+
+
+def repeated(system: Structure, times: tuple[int, ...], seed: int = 0) -> Structure:
+    """Return copies of a periodic box side by side, whose atoms are displaced a little at random."""
+    if system.cell is None:
+        raise ValueError("only periodic systems can be repeated")
+    shifts = np.stack(np.meshgrid(*map(np.arange, times), indexing="ij"), axis=-1).reshape(-1, 3) @ system.cell
+    positions = (system.positions + shifts[:, None]).reshape(-1, 3)
+    positions = positions + np.random.default_rng(seed).normal(scale=COPY_NOISE, size=positions.shape)
+    return Structure(np.tile(system.numbers, len(shifts)), positions, system.cell * np.array(times)[:, None])
 
 
 def water_box(molecules: int, seed: int = 0) -> Structure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 PEERS = ("best", "default")
@@ -21,8 +22,30 @@ def ratio(result: dict[str, Any], who: str) -> str:
 
 def memory(result: dict[str, Any], who: str) -> str:
     """Return the peak of a process that did nothing else."""
-    alone = "us_per_atom" in result or "loader_share" in result
+    alone = "us_per_atom" in result or "loader_share" in result or "device" in result
     return number(result["peak_mib"].get(who)) if alone else "–"
+
+
+def driver(result: dict[str, Any], who: str) -> str:
+    """Return what the driver of a device gave for a case."""
+    return number(result.get("driver_mib", {}).get(who))
+
+
+def parts(result: dict[str, Any], who: str) -> dict[str, float]:
+    """Return the medians of the parts of a start, ms."""
+    told = result.get("parts_ms", {}).get(who, [])
+    return {name: median(one[name] for one in told) for name in told[0]} if told else {}
+
+
+def on_device(result: dict[str, Any]) -> list[str]:
+    """Return what a line says about a device: who is the best, memory, what a start consists of."""
+    told = [f"best is {result['best_is']}"] if "best_is" in result else []
+    for who, value in result["peak_mib"].items():
+        given = result["driver_mib"].get(who)
+        told.append(f"{who} {number(value)} MiB" + (f" ({number(given)} of the driver)" if given is not None else ""))
+    for who in result.get("parts_ms", {}):
+        told.append(f"{who}: " + ", ".join(f"{name} {number(value)}" for name, value in parts(result, who).items()))
+    return told
 
 
 def percent(result: dict[str, Any]) -> str:
@@ -40,6 +63,7 @@ def remarks(result: dict[str, Any]) -> str:
         told += [f"{number(result['us_per_atom'])} µs/atom", f"{number(result['peak_mib']['anipot'])} MiB"]
         if "default" in result["peak_mib"]:
             told.append(f"default {number(result['peak_mib']['default'])} MiB")
+    told += on_device(result) if "device" in result else []
     if "loader_share" in result:
         told.append(f"loader {percent(result)} %")
         told.append("MiB: " + ", ".join(f"{who} {number(value)}" for who, value in result["peak_mib"].items()))
@@ -106,6 +130,10 @@ COLUMNS = {
     "MiB": lambda result: memory(result, "anipot"),
     "best, MiB": lambda result: memory(result, "best"),
     "default, MiB": lambda result: memory(result, "default"),
+    "of the driver, MiB": lambda result: driver(result, "anipot"),
+    "best, of the driver, MiB": lambda result: driver(result, "best"),
+    "best is": lambda result: result.get("best_is", "–"),
+    "floor of": lambda result: result.get("floor_of", "–"),
 }
 
 
@@ -128,6 +156,8 @@ def markdown(results: list[dict[str, Any]]) -> str:
         lines = [[line[i] for i in kept] for line in [columns, ["---"] * len(columns), *lines]]
         of = " / ".join(map(str, threads))
         title = f"{case} ({of} thread{'s' if threads != [1] else ''})"
+        if "device" in these[0]:
+            title = f"{case} ({these[0]['device']})"
         told.append(title + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
         told += [
             f"{result['label']}, {result['threads']}: {who} failed: {error}"

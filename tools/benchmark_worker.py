@@ -39,17 +39,23 @@ def sample(
     at_least: int = 3,
     at_most: int = 200,
     enough: float = 4.0,
+    finish: Callable[[], Any] = lambda: None,
 ) -> list[float]:
-    """Return times in ms: at least three unless they would take several budgets, at most 200."""
+    """Return times in ms: at least three unless they would take several budgets, at most 200.
+
+    A call is over when ``finish`` returns.
+    """
     start = time.perf_counter()
     for done in range(warm):
         if done >= warm_least and time.perf_counter() - start > max(2 * budget, 1.0):
             break  # scripted models are compiled in the first two or three calls, which are never samples
         call()
+        finish()
     samples: list[float] = []
     start = before = time.perf_counter()
     while len(samples) < at_most:
         call()
+        finish()
         now = time.perf_counter()
         samples.append((now - before) * 1e3)
         before = now
@@ -112,6 +118,10 @@ class Worker:
             return self.library.minima(**args)
         return self._timed(task, args, request["sampling"])
 
+    def failed(self, error: Exception) -> dict[str, Any]:
+        self.prepared = None
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+
     def _timed(self, task: str, args: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
         if gib := sampling.pop("limit_gib", None):
             limit_memory(gib)
@@ -130,20 +140,18 @@ class Worker:
         return told | {"told": getattr(call, "told", {})}
 
 
-def main() -> None:
-    configuration, threads = sys.argv[1], int(sys.argv[2])
+def serve(worker: Any) -> None:
+    """Answer line by line."""
     warnings.filterwarnings("ignore")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not stand between the answers
-    worker = Worker(configuration, threads)
     for line in sys.stdin:
         try:
             answer = worker.answer(json.loads(line))
         except Exception as error:  # told to the parent, which goes on with the next measurement
-            worker.prepared = None
-            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+            answer = worker.failed(error)
         print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker(sys.argv[1], int(sys.argv[2])))
