@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anipot.kernels.cuda import search as cuda
 from anipot.kernels.cuda.composition import Composition
+from anipot.kernels.cuda.errors import KernelError
 from anipot.kernels.cuda.search import Search
 from anipot.kernels.pairs import find_pairs
 from anipot.neighbors import Pairs, brute_force, displacements
@@ -263,3 +264,15 @@ def test_positions_that_single_precision_rounds_by_much(path: str) -> None:
             search.launch(x)
         first = search.neighbor if first is None else first
         assert torch.equal(search.neighbor, first)
+
+
+def test_what_the_kernels_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, real = torch.rand(1, 3, 3), torch.ones(1, 3, dtype=torch.bool)
+    with cuda_on_host():
+        assert find_pairs(real, x, None, None, 0.0) is None
+
+        def fails(*_: object) -> None:
+            raise KernelError("no compiler")
+
+        monkeypatch.setattr(cuda, "program", fails)
+        assert find_pairs(real, x, None, None, 3.0) is None
