@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.cuda import program, search
+from anipot.kernels.cuda.errors import KernelError
 from anipot.kernels.library import PairsResult, SystemSpec, library
 from anipot.kernels.specs import address, fill_system
 
@@ -21,7 +22,10 @@ def find_pairs(
     another device, or something that the search written in torch has to look at.
     """
     if program.wanted(coordinates):
-        return search.find_pairs(real, coordinates, cell, pbc, cutoff)
+        try:
+            return search.find_pairs(real, coordinates, cell, pbc, cutoff)
+        except KernelError:  # a warning has said why
+            return None
     native = library()
     if native is None or not coordinates.is_cpu or coordinates.dtype not in (torch.float32, torch.float64):
         return None

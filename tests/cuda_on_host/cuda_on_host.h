@@ -100,9 +100,8 @@ static dim3 blockIdx, blockDim, gridDim;
 
 namespace host {
 
-// Threads that may go on, after those that wait have been let go where all have come. Warps that could go on together
-// do so with the seed 0; with others some stay behind, so that a barrier between warps is missed if it is not there.
-inline bool release(int threads, bool together, std::mt19937& random) {
+// Threads that may go on, after those that wait have been let go where all have come.
+inline bool release(int threads) {
     int at_block = 0, done = 0;
     for (int i = 0; i < threads; i++) {
         at_block += fibers[i].state == AT_BLOCK;
@@ -115,17 +114,17 @@ inline bool release(int threads, bool together, std::mt19937& random) {
         return true;
     }
     bool any = false;
-    const int warps = (threads + 31) / 32, first = together ? 0 : (int)(random() % warps);
-    for (int k = 0; k < warps; k++) {
-        const int w = 32 * ((first + k) % warps);
+    for (int w = 0; w < threads; w += 32) {
         int waiting = 0;
         const int end = std::min(threads, w + 32);
-        for (int i = w; i < end; i++) waiting += fibers[i].state == AT_WARP;
+        for (int i = w; i < end; i++) {
+            waiting += fibers[i].state == AT_WARP;
+            any |= fibers[i].state == RUNS;
+        }
         if (waiting < 32) {
             if (waiting) fail("a collective of a warp that not all lanes take part in");
             continue;
         }
-        if (any && !together && random() % 2) continue;
         for (int i = w; i < end; i++) {
             if (slots[2 * i + fibers[i].parity].what != slots[2 * w + fibers[w].parity].what)
                 fail("lanes of a warp wait at different collectives");
@@ -137,8 +136,11 @@ inline bool release(int threads, bool together, std::mt19937& random) {
     return true;
 }
 
+// With the seed 0 warps go on together; else some are slow, so that those that do not wait for them where they have to
+// are found out.
 inline void run_block(int threads, bool together, std::mt19937& random) {
     std::vector<int> order(threads);
+    const unsigned slow = together ? 0 : random();
     for (int i = 0; i < threads; i++) {
         order[i] = i;
         Fiber& f = fibers[i];
@@ -153,9 +155,10 @@ inline void run_block(int threads, bool together, std::mt19937& random) {
     }
     do {
         std::shuffle(order.begin(), order.end(), random);
+        const unsigned held = slow ? slow & (random() | random()) : 0;
         for (int i : order)
-            while (fibers[i].state == RUNS) resume(i);
-    } while (release(threads, together, random));
+            while (fibers[i].state == RUNS && !(held >> i / 32 & 1)) resume(i);
+    } while (release(threads));
 }
 
 inline void collective(int what) {

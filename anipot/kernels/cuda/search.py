@@ -14,8 +14,8 @@ from anipot.kernels.cuda.program import Arguments, f64, fill, i64, pointer, prog
 
 #: Atoms up to which a molecule is searched without bins, in a single launch (DIRECT_ATOMS of search.cu).
 DIRECT_ATOMS = 512
-#: Atoms per bin that there is room for: bins of liquids, half a cutoff wide, hold more.
-ATOMS_PER_BIN = 4
+#: Atoms per bin that there is room for: bins of liquids hold more.
+ATOMS_PER_BIN = 2
 #: Atoms whose neighbors a block looks for.
 WARPS = 8
 #: What the device reports (common.h).
@@ -197,11 +197,11 @@ class Search:
 
     def _direct_buffers(self) -> dict[str, Tensor]:
         """Blocks for every ``WARPS`` atoms of a molecule, and one for a molecule without atoms: its cell counts too."""
-        blocks = [(b, i) for b, size in enumerate(self.atoms.sizes) for i in range(0, max(size, 1), WARPS)]
-        return {
-            "block_molecule": self._tensor([b for b, _ in blocks]),
-            "block_first": self._tensor([i for _, i in blocks]),
-        }
+        sizes = torch.tensor(self.atoms.sizes, dtype=torch.int32)
+        blocks = -(-sizes.clamp(min=1) // WARPS)
+        molecule = torch.repeat_interleave(torch.arange(len(sizes), dtype=torch.int32), blocks)
+        first = torch.arange(len(molecule), dtype=torch.int32) - (blocks.cumsum(0) - blocks).to(torch.int32)[molecule]
+        return {"block_molecule": molecule.to(self.atoms.device), "block_first": (WARPS * first).to(self.atoms.device)}
 
     def _bin_buffers(self) -> dict[str, Tensor]:
         n = self.atoms.num_atoms
@@ -232,7 +232,14 @@ def find_pairs(
     """Return center (P,), neighbor (P,) and shift (P, 3) of all pairs, as ``anipot.kernels.pairs.find_pairs`` does.
 
     None where something in the input has to be looked at by the search written in torch.
+
+    Raises
+    ------
+    KernelError
+        If the kernels cannot be compiled or loaded.
     """
+    if not cutoff > 0:
+        return None
     search = Search(Composition.of(real.to(torch.int32) - 1), cutoff)
     if cell is None or pbc is None:
         search.launch(coordinates.double().contiguous())

@@ -1,7 +1,8 @@
 // Neighbors of every atom, for padded batches of molecules with any cell and any periodic axes.
 //
-// Atoms are wrapped into the cell and sorted into bins along the cell vectors, half a cutoff wide where that does not
-// make more bins than there is room for. A warp looks for the neighbors of an atom, bin after bin and image after image;
+// Atoms are wrapped into the cell and sorted into bins along the cell vectors, a cutoff wide, and a quarter of that along
+// the last one: a warp reads rows of bins, which should be as few as possible and as short. There are no more bins than
+// there is room for; fewer are slower, and that is all. A warp looks for the neighbors of an atom, bin after bin and image after image;
 // a cell smaller than the cutoff is one bin that is visited through many images. Small molecules need no bins: every
 // block wraps the whole molecule itself, so that the search is a single launch. The order of a list depends on nothing
 // but the positions.
@@ -242,7 +243,8 @@ DEVICE void divide(Lattice& l, const double* low, const double* high, double cut
     for (int p = 0; p < 3; p++) {
         l.low[p] = l.pbc[p] ? 0.0 : low[p];
         span[p] = l.pbc[p] ? 1.0 : high[p] - low[p];
-        l.bins[p] = (int)within(floor(span[p] * l.height[p] / (0.5 * cutoff) * (1 - 10 * MARGIN)), 1, 1e6);
+        const double width = p < 2 ? cutoff : 0.25 * cutoff;
+        l.bins[p] = (int)within(floor(span[p] * l.height[p] / width * (1 - 10 * MARGIN)), 1, 1e6);
     }
     while ((i64)l.bins[0] * l.bins[1] * l.bins[2] > most_bins) {
         const int widest = l.bins[0] >= l.bins[1] && l.bins[0] >= l.bins[2] ? 0 : l.bins[1] >= l.bins[2] ? 1 : 2;
