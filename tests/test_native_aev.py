@@ -111,7 +111,7 @@ def test_two_derivatives_equal_those_of_torch(name: str, dtype: torch.dtype, pla
 
 def test_crowds(place: torch.device) -> None:
     """More neighbors than any liquid has, and than there is room for in the shared memory of a GPU."""
-    aev, counts = tiny(SmoothCutoff()), (3, 170, 0, 130)
+    aev, counts = tiny(SmoothCutoff()), (3, 230, 0, 130)
     center, species, vectors = neighborhoods(aev, counts=counts)
     vectors[::3] *= 0.5  # most of them within the angular cutoff
     ours = derivatives(native(aev, center, species, len(counts), place), vectors)

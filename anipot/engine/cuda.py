@@ -32,7 +32,7 @@ class CudaPlan:
     def __init__(self, parts: Parts, old: object) -> None:
         self.parts = parts
         self._runs: list[_Run] = []
-        self._present = [True] * parts.num_species
+        self._changed = False
         #: Number of neighbor searches so far: one for each call.
         self.searches = 0
 
@@ -42,7 +42,7 @@ class CudaPlan:
 
     def changed(self) -> bool:
         """Whether anything that the last call has used is not what it was when the plan was made."""
-        return self.parts.changed(self._present)
+        return self._changed
 
     def run(
         self,
@@ -60,9 +60,13 @@ class CudaPlan:
         run = self._run_for(species, (periodic, ask, coordinates.dtype))
         if run is None:
             return None
-        self._present = run.present
         self.searches += 1
-        return run(coordinates, cell, pbc)
+        while True:
+            run.start(coordinates, cell, pbc)
+            self._changed = self.parts.changed(run.present)  # while the device computes
+            values = run.finish(coordinates.device)
+            if values is not None or not run.grown:
+                return values
 
     def _run_for(self, species: Tensor, kind: tuple[bool, Request, torch.dtype]) -> _Run | None:
         for i, run in enumerate(self._runs):
@@ -98,6 +102,8 @@ class _Run:
         #: The tensor itself, which is most of the time the one that comes again, and what is in it.
         self._given = None if species.is_inference() else (species, species._version)
         self._kept = species.clone()
+        #: Whether the last call had more neighbors than there was room for: there is now.
+        self.grown = False
         self._make(_CAPACITY)
 
     def _make(self, capacity: int) -> None:
@@ -115,27 +121,9 @@ class _Run:
         kept = self._kept
         return species.shape == kept.shape and species.device == kept.device and torch.equal(species, kept)
 
-    def __call__(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> Values | None:
-        """Return the values, or None where torch has to look at the input."""
-        while True:
-            self._step.load(coordinates, cell, pbc)
-            self._launch()
-            # One transfer for everything where the results go to the CPU; else for the report alone.
-            outputs = self._step.outputs
-            buffer = outputs.buffer.to(coordinates.device, copy=True)
-            values = outputs.views(buffer)
-            status = values["status"].tolist()
-            if status[ONE_SPOT] or status[NOT_FINITE] or status[OVERFLOW]:
-                return None
-            if status[NEIGHBORS] <= self._step.capacity:
-                break
-            self._make(-(-int(1.25 * status[NEIGHBORS]) // 8) * 8)
-        _, ask, _ = self.kind
-        lead = slice(None) if ask.members else 0
-        found = {name: tensor[lead] for name, tensor in values.items() if name != "status"}
-        return Values(found["energies"], *(found.get(name) for name in Step.NAMES[1:]))
-
-    def _launch(self) -> None:
+    def start(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> None:
+        """Launch the kernels."""
+        self._step.load(coordinates, cell, pbc)
         self._calls += 1
         if self._calls == 2 and self._to_capture:
             with torch.cuda.device(self._step.device):
@@ -144,6 +132,24 @@ class _Run:
             self._graph.replay()
         else:
             self._step.launch()
+
+    def finish(self, place: torch.device) -> Values | None:
+        """Wait, and return the values; None where torch has to look at the input, or where lists have ``grown``."""
+        # One transfer for everything where the results go to the CPU; else for the report alone.
+        outputs = self._step.outputs
+        values = outputs.views(outputs.buffer.to(place, copy=True))
+        status = values.pop("status").tolist()
+        self.grown = status[NEIGHBORS] > self._step.capacity
+        if status[ONE_SPOT] or status[NOT_FINITE] or status[OVERFLOW]:
+            self.grown = False
+            return None
+        if self.grown:
+            self._make(-(-int(1.25 * status[NEIGHBORS]) // 8) * 8)
+            return None
+        _, ask, _ = self.kind
+        if not ask.members:
+            values = {name: tensor[0] for name, tensor in values.items()}
+        return Values(values["energies"], *(values.get(name) for name in Step.NAMES[1:]))
 
 
 def _captured(step: Step) -> torch.cuda.CUDAGraph | None:
