@@ -70,8 +70,7 @@ DEVICE int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * m
 
 enum { NO_ACTIVATION, CELU, TANH, SILU, SHIFTED_SOFTPLUS, GAUSSIAN, GELU, GELU_TANH };
 
-DEVICE float erfc_of(float x) { return erfcf(x); }
-DEVICE double erfc_of(double x) { return erfc(x); }
+DEVICE real erfc_of(real x) { return sizeof(real) == 4 ? (real)erfcf((float)x) : (real)erfc((double)x); }
 
 // y = f(x), d = f'(x), for a unit. NaN where x is NaN.
 DEVICE void activate(int kind, real p, const Unit& in, Unit& y, Unit& d) {
