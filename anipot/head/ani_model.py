@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anipot.environments import Environments
+from anipot.head.batched import batched_energies
 from anipot.head.dense import native_networks
 from anipot.head.networks import AtomicNetwork
 from anipot.kernels import networks as kernels
@@ -101,6 +102,8 @@ def members_atomic_energies(
     networks = native_networks(members, species, features, sparse)
     if networks is not None:
         return kernels.energies(features, species, networks)
+    if not features.is_cpu:
+        return batched_energies(members, species, features)
     energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
     index, values = [], []
     for element in range(len(members[0])):

@@ -113,7 +113,7 @@ def native_networks(
         for networks in members:
             for network, used in zip(networks, present, strict=False):
                 layers = dense_layers(network, features.shape[1]) if used else []
-                if len(layers) == 1 or _watched(network):
+                if len(layers) == 1 or watched(network):
                     return None
                 layout.append(len(layers))
                 for layer in layers:
@@ -165,7 +165,7 @@ _OWN = frozenset(
 )
 
 
-def _watched(network: nn.Module) -> bool:
+def watched(network: nn.Module) -> bool:
     """Whether something wants to see the modules called, or calls something else."""
     modules = list(network.modules())
     return any(GLOBAL_HOOKS) or any(hooks_of(modules)) or replaced(modules)
