@@ -332,6 +332,7 @@ def test_small_molecules_take_small_blocks_and_large_ones_large() -> None:
     assert (water.shape.rows, water.groups) == (32, 1)
     assert 2 * (water.shared + 1024) <= 228 * 1024  # two blocks on a multiprocessor
     assert plan(ani2x((40000, 0, 0, 20000), 128, apart=True), H200).groups == 8
+    assert plan(ani2x((40000, 0, 0, 20000), 128), RTX3090).shape.rows == 16  # where two blocks of 32 have no room
 
 
 @pytest.mark.parametrize("device", [H200, T4, RTX3090])

@@ -16,6 +16,8 @@ LAYER_BYTES = 80
 _FROM_VALUE = (0, 1, 2, 4)
 #: What bringing the weights costs a block, in rows that it could compute meanwhile: an estimate.
 _ROWS_OF_WEIGHTS = 12
+#: Warps of a multiprocessor that hide each other's waiting, and how much longer fewer take: an estimate.
+_WARPS, _LONELY = 8, 1.5
 #: Blocks for each multiprocessor from which on few of them are idle at the end.
 _FULL = 8
 #: Registers let so many blocks on a multiprocessor.
@@ -44,7 +46,7 @@ class Shape(NamedTuple):
 SHAPES = {
     8: [Shape(8, 8, 4, 3), Shape(8, 8, 4, 2), Shape(8, 8, 4, 1)],
     16: [Shape(16, 8, 2, 2), Shape(16, 8, 2, 1)],
-    32: [Shape(32, 4, 4, 2), Shape(32, 4, 4, 1)],
+    32: [Shape(32, 4, 4, 2)],
 }
 
 
@@ -131,12 +133,16 @@ def plan(problem: Problem, device: Device) -> Plan:
             f"hidden layers of {rows} values together need more than the {device.shared_limit} bytes of shared memory"
         )
 
-    def cost(fit: Plan) -> int:
-        blocks = problem.members * _tiles(problem.counts, fit.shape.rows)
-        return -(-blocks // device.multiprocessors) * (fit.shape.rows + _ROWS_OF_WEIGHTS)
-
-    best = min(fitting, key=cost)
+    best = min(fitting, key=lambda fit: _cost(fit, problem, device))
     return best._replace(groups=_groups(problem, _tiles(problem.counts, best.shape.rows), device))
+
+
+def _cost(fit: Plan, problem: Problem, device: Device) -> float:
+    """Return the expected time, in rows that a multiprocessor computes."""
+    blocks = problem.members * _tiles(problem.counts, fit.shape.rows)
+    each = -(-blocks // device.multiprocessors)
+    warps = min(each, _resident(fit.shared, device.shared_limit)) * fit.shape.warps
+    return each * (fit.shape.rows + _ROWS_OF_WEIGHTS) * (_LONELY if warps < _WARPS else 1.0)
 
 
 def _tiles(counts: Sequence[int], rows: int) -> int:
