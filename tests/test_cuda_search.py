@@ -276,3 +276,37 @@ def test_what_the_kernels_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(cuda, "program", fails)
         assert find_pairs(real, x, None, None, 3.0) is None
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("num_atoms", [58, 512, 513, 20000])
+def test_on_a_gpu(num_atoms: int, periodic: bool) -> None:
+    """Pairs as on the CPU; lists of the same bits at every launch, and as part of a graph."""
+    rng = np.random.default_rng(num_atoms)
+    length = (num_atoms / 0.1) ** (1 / 3)
+    cell = length * torch.tensor([[[1.0, 0, 0], [0.2, 1, 0], [-0.1, 0.1, 1]]], dtype=torch.float64)
+    x = torch.tensor(rng.uniform(-length, 2 * length, (1, num_atoms, 3)))
+    real, pbc = torch.ones(1, num_atoms, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
+    system = (x, real, cell, pbc) if periodic else (x, real, None, None)
+    there = [None if t is None else t.cuda() for t in system]
+    found = find_pairs(there[1], there[0], *there[2:], 5.2)
+    assert found is not None
+    expected = find_pairs(real, x, *system[2:], 5.2) or brute_force(*system, 5.2)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours.cpu(), theirs)
+    search = Search(Composition.of(there[1].long() - 1), 5.2, near_cutoff=3.5, capacity=128, shift=True)
+    first: tuple[Tensor, ...] = ()
+    for _ in range(3):
+        poison(search)
+        search.launch(there[0], *there[2:])
+        first = first or tuple(t.clone() for t in lists(search))
+        assert all(torch.equal(ours, others) for ours, others in zip(lists(search), first, strict=True))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        search.launch(there[0], *there[2:])
+    poison(search)
+    graph.replay()
+    assert all(torch.equal(ours, others) for ours, others in zip(lists(search), first, strict=True))
+    assert search.status[1:].tolist()[1:] == [0] * 6

@@ -84,12 +84,23 @@ static __device__ void unit_normal(const double* p, const double* q, double* r) 
     for (int c = 0; c < 3; c++) r[c] /= length;
 }
 
-// Rows, inverse and heights, as lattice.py has them; a lattice with a fault is that of a molecule without a cell.
+// That of Cartesian axes, none of which repeats.
+static __device__ void set_free(Lattice& l) {
+    for (int p = 0; p < 3; p++) {
+        l.pbc[p] = 0;
+        l.height[p] = 1;
+        for (int c = 0; c < 3; c++) l.row[p][c] = l.inverse[p][c] = p == c;
+    }
+}
+// Rows, inverse and heights, as lattice.py has them; a lattice with a fault is free.
 static __device__ void complete(const SearchArguments& a, int b, i64 n, Lattice& l) {
     const double* cell = a.cell + 9 * (i64)b;
+    const unsigned char* pbc = a.pbc + 3 * (i64)b;
     l.fault = 0;
+    set_free(l);
+    if (!a.cell || !(pbc[0] || pbc[1] || pbc[2])) return;  // soon: small molecules wait for this
     for (int p = 0; p < 3; p++) {
-        l.pbc[p] = a.cell && a.pbc[3 * b + p];
+        l.pbc[p] = pbc[p];
         for (int c = 0; c < 3; c++) {
             l.row[p][c] = l.pbc[p] ? cell[3 * p + c] : 0.0;
             if (!is_finite(l.row[p][c])) l.fault = IS_NOT_FINITE;
@@ -109,11 +120,7 @@ static __device__ void complete(const SearchArguments& a, int b, i64 n, Lattice&
         if (l.pbc[p]) images *= 2 * ceil(a.cutoff / l.height[p]) + 3;
     }
     if (!l.fault && !(images <= MOST_IMAGES && images * n <= MOST_COPIES)) l.fault = HAS_TOO_MANY_IMAGES;
-    for (int p = 0; p < 3 && l.fault; p++) {
-        l.pbc[p] = 0;
-        l.height[p] = 1;
-        for (int c = 0; c < 3; c++) l.row[p][c] = l.inverse[p][c] = p == c;
-    }
+    if (l.fault) set_free(l);
 }
 
 DEVICE void report_lattice(const SearchArguments& a, const Lattice& l, int b) {
