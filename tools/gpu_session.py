@@ -39,6 +39,7 @@ SECONDS = {
     "sanitizer": 90.0,
 }
 STAGES = tuple(SECONDS)
+DOCTOR = "import sys; from anipot.cli import main; sys.exit(main(['doctor']))"
 #: Kept for the sanitizer where it is asked for, and for writing at the end.
 RESERVE = 8.0
 
@@ -125,7 +126,7 @@ class Session:
         if self.program("nvidia-smi"):
             self.command("environment", 20, str(self.program("nvidia-smi")))
         self.command("environment", 30, sys.executable, "-m", "torch.utils.collect_env")
-        return self.command("environment", seconds, sys.executable, "-m", "anipot.cli", "doctor")
+        return self.command("environment", seconds, sys.executable, "-c", DOCTOR)
 
     def run_small(self, seconds: float) -> int:
         """Energies, forces, a Hessian and a step of training of small models, beside plain torch on the CPU."""
@@ -173,7 +174,7 @@ class Session:
     def run_references(self, seconds: float) -> int:
         output = ["--output", str(self.output / "references.json"), "--seconds", str(seconds - 10)]
         program = [sys.executable, str(TOOLS / "gpu_references.py"), "--device", self.options.device]
-        return self.command("references", seconds, *program, *output)
+        return self.command("tests", seconds, *program, *output)
 
     def run_benchmark(self, seconds: float) -> int:
         if self.background is not None:
@@ -186,7 +187,8 @@ class Session:
             seconds = min(seconds, self.left() - RESERVE)
         program = [sys.executable, str(TOOLS / "benchmark.py"), "--device", self.options.device, "--markdown"]
         output = ["--output", str(self.output / "benchmark.json"), "--seconds", str(seconds - 5)]
-        return self.command("benchmark", seconds, *program, *output, *self.options.rest)
+        few_lines = {"TQDM_MININTERVAL": "20"}
+        return self.command("benchmark", seconds, *program, *output, *self.options.rest, more=few_lines)
 
     def run_sanitizer(self, seconds: float) -> int | None:
         """Look for bad memory accesses and races of the small models, without torch's cache of memory."""
