@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +35,15 @@ SECONDS = {
     "environment": 90.0,
     "small": 60.0,
     "cuaev": 240.0,
-    "tests": 150.0,
+    "tests": 200.0,
     "references": 60.0,
     "benchmark": float("inf"),
     "sanitizer": 90.0,
 }
 STAGES = tuple(SECONDS)
 DOCTOR = "import sys; from anipot.cli import main; sys.exit(main(['doctor']))"
-#: Kept for the sanitizer where it is asked for, and for writing at the end.
-RESERVE = 8.0
+#: Kept for writing at the end, and what a process has for its last words.
+RESERVE, GRACE = 8.0, 6.0
 
 
 class Session:
@@ -107,9 +109,9 @@ class Session:
                 command, cwd=ROOT, env=self.environment | (more or {}), stdout=log, stderr=log, start_new_session=True
             )
             try:
-                code = process.wait(seconds)
+                code = process.wait(max(0.0, seconds - GRACE))
             except subprocess.TimeoutExpired:
-                stop(process)
+                interrupt(process)
                 code = 124
             print(f"exit code {code}", file=log)
         print(path.read_text(errors="replace")[where:][-2500:], flush=True)
@@ -167,8 +169,11 @@ class Session:
         if not files:
             print("no test is marked cuda")
             return 1
-        pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider"]
-        pytest += ["-o", "filterwarnings=", "--durations=10"]
+        pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "-ra", "--tb=short", "-p", "no:cacheprovider"]
+        pytest += ["-o", "filterwarnings=", "--durations=10", "--maxfail=20"]
+        # An error that ends a context of the device ends one process then.
+        pytest += ["-n", "4"] if find_spec("xdist") else []
+        pytest += ["--timeout", "90"] if find_spec("pytest_timeout") else []
         return self.command("tests", seconds, *pytest, *files)
 
     def run_references(self, seconds: float) -> int:
@@ -215,10 +220,19 @@ class Session:
         return code
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Let a process say what it has so far, as pytest and the benchmark do, and end it."""
+    os.kill(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    stop(process, even_if_over=True)
+
+
+def stop(process: subprocess.Popen[bytes], even_if_over: bool = False) -> None:
     """End a process and those that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None or even_if_over:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
