@@ -222,7 +222,9 @@ class TorchANIOnDevice:
 
         import torch
         import torchani
+        import torchani.arch
         import torchani.csrc
+        import torchani.neurochem  # a version without it, or without what it needs, cannot be compared
 
         cuaev = bool(torchani.csrc.CUAEV_IS_INSTALLED)
         found = {"python": platform.python_version(), "torch": torch.__version__, "torchani": torchani.__version__}

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,15 @@ SECONDS = {
     "environment": 90.0,
     "small": 60.0,
     "cuaev": 240.0,
-    "tests": 150.0,
+    "tests": 200.0,
     "references": 60.0,
     "benchmark": float("inf"),
     "sanitizer": 90.0,
 }
 STAGES = tuple(SECONDS)
-#: Kept for the sanitizer where it is asked for, and for writing at the end.
-RESERVE = 8.0
+DOCTOR = "import sys; from anipot.cli import main; sys.exit(main(['doctor']))"
+#: Kept for writing at the end, and what a process has for its last words.
+RESERVE, GRACE = 8.0, 6.0
 
 
 class Session:
@@ -106,9 +109,9 @@ class Session:
                 command, cwd=ROOT, env=self.environment | (more or {}), stdout=log, stderr=log, start_new_session=True
             )
             try:
-                code = process.wait(seconds)
+                code = process.wait(max(0.0, seconds - GRACE))
             except subprocess.TimeoutExpired:
-                stop(process)
+                interrupt(process)
                 code = 124
             print(f"exit code {code}", file=log)
         print(path.read_text(errors="replace")[where:][-2500:], flush=True)
@@ -125,7 +128,7 @@ class Session:
         if self.program("nvidia-smi"):
             self.command("environment", 20, str(self.program("nvidia-smi")))
         self.command("environment", 30, sys.executable, "-m", "torch.utils.collect_env")
-        return self.command("environment", seconds, sys.executable, "-m", "anipot.cli", "doctor")
+        return self.command("environment", seconds, sys.executable, "-c", DOCTOR)
 
     def run_small(self, seconds: float) -> int:
         """Energies, forces, a Hessian and a step of training of small models, beside plain torch on the CPU."""
@@ -166,14 +169,17 @@ class Session:
         if not files:
             print("no test is marked cuda")
             return 1
-        pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider"]
-        pytest += ["-o", "filterwarnings=", "--durations=10"]
+        pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "-ra", "--tb=short", "-p", "no:cacheprovider"]
+        pytest += ["-o", "filterwarnings=", "--durations=10", "--maxfail=20"]
+        # An error that ends a context of the device ends one process then.
+        pytest += ["-n", "4"] if find_spec("xdist") else []
+        pytest += ["--timeout", "90"] if find_spec("pytest_timeout") else []
         return self.command("tests", seconds, *pytest, *files)
 
     def run_references(self, seconds: float) -> int:
         output = ["--output", str(self.output / "references.json"), "--seconds", str(seconds - 10)]
         program = [sys.executable, str(TOOLS / "gpu_references.py"), "--device", self.options.device]
-        return self.command("references", seconds, *program, *output)
+        return self.command("tests", seconds, *program, *output)
 
     def run_benchmark(self, seconds: float) -> int:
         if self.background is not None:
@@ -186,7 +192,8 @@ class Session:
             seconds = min(seconds, self.left() - RESERVE)
         program = [sys.executable, str(TOOLS / "benchmark.py"), "--device", self.options.device, "--markdown"]
         output = ["--output", str(self.output / "benchmark.json"), "--seconds", str(seconds - 5)]
-        return self.command("benchmark", seconds, *program, *output, *self.options.rest)
+        few_lines = {"TQDM_MININTERVAL": "20"}
+        return self.command("benchmark", seconds, *program, *output, *self.options.rest, more=few_lines)
 
     def run_sanitizer(self, seconds: float) -> int | None:
         """Look for bad memory accesses and races of the small models, without torch's cache of memory."""
@@ -199,17 +206,33 @@ class Session:
             if self.left() < RESERVE + 10:
                 break
             command = [program, "--tool", tool, "--error-exitcode", "9", *small]
-            without_cache = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if tool == "memcheck" else {}
+            # Without torch's cache every tensor has bounds of its own, but no graph can be captured.
+            without_cache = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "ANIPOT_CUDA": "launches"}
             code = max(
-                code, self.command("sanitizer", min(seconds / 2, self.left() - RESERVE), *command, more=without_cache)
+                code,
+                self.command(
+                    "sanitizer",
+                    min(seconds / 2, self.left() - RESERVE),
+                    *command,
+                    more=without_cache if tool == "memcheck" else None,
+                ),
             )
         return code
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Let a process say what it has so far, as pytest and the benchmark do, and end it."""
+    os.kill(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    stop(process, even_if_over=True)
+
+
+def stop(process: subprocess.Popen[bytes], even_if_over: bool = False) -> None:
     """End a process and those that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None or even_if_over:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
