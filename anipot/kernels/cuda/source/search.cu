@@ -1,11 +1,11 @@
 // Neighbors of every atom, for padded batches of molecules with any cell and any periodic axes.
 //
-// Atoms are wrapped into the cell and sorted into bins along the cell vectors, a cutoff wide, and a quarter of that along
-// the last one: a warp reads rows of bins, which should be as few as possible and as short. There are no more bins than
-// there is room for; fewer are slower, and that is all. A warp looks for the neighbors of an atom, bin after bin and
-// image after image; a cell smaller than the cutoff is one bin that is visited through many images. Small molecules need
-// no bins: every block wraps the whole molecule itself, so that the search is a single launch. The order of a list
-// depends on nothing but the positions.
+// Atoms are wrapped into the cell and sorted into bins along the cell vectors, a cutoff wide, and a quarter of that
+// along the last one: a warp reads rows of bins, which should be as few as possible and as short. There are no more
+// bins than there is room for; fewer are slower, and that is all. A warp looks for the neighbors of an atom, bin after
+// bin and image after image; a cell smaller than the cutoff is one bin that is visited through many images. Small
+// molecules need no bins: every block wraps the whole molecule itself, so that the search is a single launch. The order
+// of a list depends on nothing but the positions.
 #include "lattice.h"
 
 #define WARPS 8           // of a block, each with an atom
