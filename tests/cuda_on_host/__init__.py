@@ -23,6 +23,8 @@ FLAGS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-unk
 
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a C++ compiler; no {COMPILER}")
 
+#: What tests run with, unless they say otherwise.
+SEED = int(os.environ.get("CUDA_ON_HOST_SEED", "1"))
 #: Order in which threads run between barriers.
 _seed = 0
 
@@ -88,8 +90,11 @@ def build(name: str, macros: Mapping[str, Any]) -> HostProgram:
 
 
 @contextmanager
-def cuda_on_host(seed: int = 0) -> Iterator[None]:
-    """Compute with the CUDA kernels, compiled for the host, inside this context."""
+def cuda_on_host(seed: int = SEED) -> Iterator[None]:
+    """Compute with the CUDA kernels, compiled for the host, inside this context.
+
+    Seed 0 lets all warps go on together; with others, some are slow.
+    """
     global _seed
     before, _seed = _seed, seed
     try:
