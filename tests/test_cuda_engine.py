@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
+from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from torch import Tensor
 
 import anipot
 from anipot.engine import cuda, engine_of, rows
+from anipot.engine.step import Step
 from anipot.kernels.cuda.errors import KernelError
 
 
@@ -198,3 +202,81 @@ def test_torch_computes_where_nothing_can_be_compiled(monkeypatch: pytest.Monkey
     with cuda_on_host():
         monkeypatch.setattr("anipot.engine.step.compile_all", broken)
         assert_same(anipot.single_point(model, *system), expected)
+
+
+class Graph:
+    """Stands in for ``torch.cuda.CUDAGraph``: what is launched while it is captured is launched at each replay."""
+
+    made: ClassVar[list[Graph]] = []
+    now: ClassVar[Graph | None] = None
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.replays = 0
+        Graph.made.append(self)
+
+    def capture_begin(self, capture_error_mode: str) -> None:
+        assert capture_error_mode == "thread_local"
+        Graph.now = self
+
+    def capture_end(self) -> None:
+        Graph.now = None
+
+    def replay(self) -> None:
+        self.replays += 1
+        for step in self.steps:
+            LAUNCH(step)
+
+
+LAUNCH = Step.launch
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """Let steps on the host be captured, by stand-ins for what torch does."""
+
+    def launch(step: Step) -> None:
+        LAUNCH(step) if Graph.now is None else Graph.now.steps.append(step)
+
+    stream = mock.MagicMock()
+    for name in ("current_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: stream)
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda, "_can_capture", lambda device: True)
+    monkeypatch.setattr(Step, "launch", launch)
+    Graph.made = []
+    return Graph.made
+
+
+@needs_compiler
+def test_the_second_call_makes_a_graph(graphs: list[Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_CAPACITY", 24)
+    model, (species, x, cell, pbc) = model_at(torch.device("cpu")), batch(torch.device("cpu"))
+    with cuda_on_host():
+        for step, made in enumerate((0, 1, 1, 1)):
+            system = species, (1 + 0.02 * step) * x, cell, pbc
+            assert_same(natively(model, *system), by_torch(model, *system))
+            assert len(graphs) == made
+        assert graphs[0].replays == 3
+        near = species, 0.8 * x, 0.8 * cell, pbc  # lists overflow in a replay, and the step is made again
+        assert_same(natively(model, *near), by_torch(model, *near))
+        assert_same(natively(model, *near), by_torch(model, *near))
+        assert [graph.replays for graph in graphs] == [4, 1]
+
+
+@needs_compiler
+def test_without_graphs(graphs: list[Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Graph, capture_error_mode: str) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    model, (species, x, _, _) = model_at(torch.device("cpu")), batch(torch.device("cpu"))
+    expected = by_torch(model, species, x)
+    monkeypatch.setattr(Graph, "capture_begin", refuse)
+    with cuda_on_host():
+        assert_same(natively(model, species, x), expected)
+        with pytest.warns(UserWarning, match="no CUDA graph could be made.*operation not permitted"):
+            assert_same(natively(model, species, x), expected)
+        assert_same(natively(model, species, x), expected)  # once is enough
+    assert len(graphs) == 1

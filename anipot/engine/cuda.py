@@ -109,7 +109,7 @@ class _Run:
     def _make(self, capacity: int) -> None:
         periodic, ask, dtype = self.kind
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._to_capture = self._index.is_cuda and setting() != "launches"
+        self._to_capture = _can_capture(self._index.device)
         self._calls = 0
         self._step = Step(self._parts, self._index, periodic, ask, dtype, capacity)
         self.present = self._step.present
@@ -150,6 +150,10 @@ class _Run:
         if not ask.members:
             values = {name: tensor[0] for name, tensor in values.items()}
         return Values(values["energies"], *(values.get(name) for name in Step.NAMES[1:]))
+
+
+def _can_capture(device: torch.device) -> bool:
+    return device.type == "cuda" and setting() != "launches"
 
 
 def _captured(step: Step) -> torch.cuda.CUDAGraph | None:
