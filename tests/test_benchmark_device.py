@@ -117,7 +117,8 @@ def test_who_is_too_slow_is_not_asked_for_ever(tool: Callable[[str], ModuleType]
     asked: list[str] = []
 
     class Pool:
-        slow: Counter[tuple[str, str]] = Counter()
+        def __init__(self) -> None:
+            self.slow: Counter[tuple[str, str]] = Counter()
 
         def left(self) -> float:
             return 100.0
@@ -132,8 +133,9 @@ def test_who_is_too_slow_is_not_asked_for_ever(tool: Callable[[str], ModuleType]
 
     options = run.argparse.Namespace(device="cuda", repeat=1, budget=0.1)
     case = tool("cases").Case("ase_md", "", "ase_md", {}, 1, ("anipot", "jit"))
+    pool = Pool()
     with run.tqdm(disable=True) as bar:
-        results = [run._measured(case, options, Pool(), bar) for _ in range(cases.TOO_OFTEN + 2)]
+        results = [run._measured(case, options, pool, bar) for _ in range(cases.TOO_OFTEN + 2)]
     assert asked.count("jit") == cases.TOO_OFTEN
     assert asked.count("anipot") == len(results)
     assert results[0]["errors"] == {"jit": "no answer within 45 s"}
