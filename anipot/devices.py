@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anipot.changes import Seen
 from anipot.derivatives import Ask, Members, SinglePoint, as_potential, single_point
 from anipot.potential import Potential
 from anipot.shards import (
@@ -25,9 +26,6 @@ from anipot.shards import (
     of_molecules,
     shards,
 )
-
-#: Attributes of modules that are compared, besides tensors and modules within.
-_PLAIN = (bool, int, float, str, tuple)
 
 
 def on_devices(model: torch.nn.Module, devices: Iterable[torch.device | str] | None = None) -> Potential:
@@ -116,7 +114,7 @@ class Devices:
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self.devices = list(devices)
         self._lock = threading.Lock()
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._copies: dict[Any, Potential] = {}
         self._threads: list[ThreadPoolExecutor] = []
 
@@ -228,32 +226,7 @@ class Devices:
         """Forget all copies if the potential is not what it was."""
         if self._seen is None or self._seen.differs(potential):
             self._copies.clear()
-            self._seen = _Seen(potential)
-
-
-class _Seen:
-    """What a potential was made of, kept alive, so that nothing new can stand in its place unseen."""
-
-    def __init__(self, potential: Potential) -> None:
-        self._modules = list(potential.modules())
-        self._tensors, self._versions, self._numbers = _look(self._modules)
-
-    def differs(self, potential: Potential) -> bool:
-        """Whether modules, tensors, what is in them, or plain attributes are others now."""
-        modules = list(potential.modules())
-        if len(modules) != len(self._modules) or any(a is not b for a, b in zip(modules, self._modules, strict=True)):
-            return True
-        tensors, versions, numbers = _look(modules)
-        same = len(tensors) == len(self._tensors) and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
-        return not same or versions != self._versions or numbers != self._numbers
-
-
-def _look(modules: Sequence[torch.nn.Module]) -> tuple[list[Tensor], list[Any], list[Any]]:
-    tensors = [t for m in modules for d in (m._parameters, m._buffers) for t in d.values() if t is not None]
-    versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-    attributes = [value for m in modules for value in vars(m).values() if isinstance(value, (*_PLAIN, dict))]
-    numbers = [len(value) if isinstance(value, dict) else value for value in attributes]  # of hooks, how many there are
-    return tensors, versions, numbers
+            self._seen = Seen(potential)
 
 
 def _dividable(

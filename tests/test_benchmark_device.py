@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_lease_that_ends_leaves_what_was_measured(
     class Pool:
         def __init__(self, *given: Any) -> None:
             self.seconds = 20.0
+            self.slow: Counter[tuple[str, str]] = Counter()
 
         def left(self) -> float:
             return self.seconds
@@ -108,6 +110,36 @@ def test_a_lease_that_ends_leaves_what_was_measured(
     assert len(three["samples_ms"]["anipot"]) == 1  # there was no time for another round
     assert report["left_out"] == ["energy_forces ani1x[0] water4"]
     assert written == [0, 0, 1, 2, -1]
+
+
+def test_who_is_too_slow_is_not_asked_for_ever(tool: Callable[[str], ModuleType]) -> None:
+    run, cases = tool("device_run"), tool("device_cases")
+    asked: list[str] = []
+
+    class Pool:
+        def __init__(self) -> None:
+            self.slow: Counter[tuple[str, str]] = Counter()
+
+        def left(self) -> float:
+            return 100.0
+
+        def measure(self, case: Any, who: str, turn: int, budget: float) -> dict[str, Any]:
+            asked.append(who)
+            slow = {"error": "no answer within 45 s", "fatal": True, "slow": True}
+            return slow if who == "jit" else {"samples": [1.0], "peak_mib": 1.0}
+
+        def release(self) -> None:
+            pass
+
+    options = run.argparse.Namespace(device="cuda", repeat=1, budget=0.1)
+    case = tool("cases").Case("ase_md", "", "ase_md", {}, 1, ("anipot", "jit"))
+    pool = Pool()
+    with run.tqdm(disable=True) as bar:
+        results = [run._measured(case, options, pool, bar) for _ in range(cases.TOO_OFTEN + 2)]
+    assert asked.count("jit") == cases.TOO_OFTEN
+    assert asked.count("anipot") == len(results)
+    assert results[0]["errors"] == {"jit": "no answer within 45 s"}
+    assert results[-1]["errors"] == {"jit": "left out: too slow in cases before this"}
 
 
 def test_errors_of_a_device_are_told_apart(tool: Callable[[str], ModuleType]) -> None:

@@ -42,8 +42,10 @@ class Device:
             return {"peak_mib": peak_mib()}
         import torch
 
-        given = self._free - torch.cuda.mem_get_info(self.name)[0]
-        return {"peak_mib": torch.cuda.max_memory_allocated(self.name) / 2**20, "driver_mib": given / 2**20}
+        found = {"peak_mib": torch.cuda.max_memory_allocated(self.name) / 2**20}
+        if self._free:  # otherwise nobody has looked before
+            found["driver_mib"] = (self._free - torch.cuda.mem_get_info(self.name)[0]) / 2**20
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return what the device is, with which driver and which CUDA."""

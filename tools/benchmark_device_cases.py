@@ -29,8 +29,9 @@ BUILT = SYSTEMS | {
     "frame304": "built_alkane305",
     **{name: f"built_{name}" for name in REPEATED},
 }
-#: Seconds after which a measurement is given up, and for the largest.
-LIMIT, LONG_LIMIT = 60.0, 150.0
+#: Seconds after which a measurement is given up, and for the largest; and after how many such in the cases of one name
+#: a configuration is left out of the rest.
+LIMIT, LONG_LIMIT, TOO_OFTEN = 45.0, 150.0, 2
 #: A folder for kernels, of its own in each round, which the first start fills and the second finds full.
 CACHE = "{folder}/kernels-{turn}"
 

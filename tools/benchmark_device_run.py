@@ -7,12 +7,13 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmark_cases import SHARED, Case
-from benchmark_device_cases import LIMIT, LONG_LIMIT, PEERS, DevicePlan
+from benchmark_device_cases import LIMIT, LONG_LIMIT, PEERS, TOO_OFTEN, DevicePlan
 from benchmark_measure import empty_result, summarise
 from benchmark_processes import WorkerProcess
 from tqdm import tqdm
@@ -29,6 +30,8 @@ class DevicePool:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.workers: dict[str, WorkerProcess] = {}
+        #: How often a configuration was too slow, by the name of the case.
+        self.slow: Counter[tuple[str, str]] = Counter()
         self.end_at = time.monotonic() + options.seconds - RESERVE
 
     def left(self) -> float:
@@ -139,7 +142,12 @@ def _measured(case: Case, options: argparse.Namespace, pool: DevicePool, bar: tq
             if who in result["errors"] or turn >= rounds or pool.left() < 1.0:
                 continue
             bar.set_postfix_str(f"{case.name} {case.label} {who}")
-            add(result, who, pool.measure(case, who, turn, options.budget))
+            if pool.slow[case.name, who] >= TOO_OFTEN:
+                result["errors"][who] = "left out: too slow in cases before this"
+                continue
+            answer = pool.measure(case, who, turn, options.budget)
+            pool.slow[case.name, who] += bool(answer.get("slow"))
+            add(result, who, answer)
     pool.release()
     summarise(case, result)
     add_best(result)

@@ -77,7 +77,7 @@ class WorkerProcess:
             self.process.stdin.flush()
             if seconds is not None and not select([self.process.stdout], [], [], max(0.0, seconds))[0]:
                 self.process.kill()
-                return {"error": f"no answer within {seconds:.0f} s", "fatal": True}
+                return {"error": f"no answer within {seconds:.0f} s", "fatal": True, "slow": True}
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""

@@ -139,6 +139,8 @@ class Session:
         if self.program("nvcc") is None or not (self.work / "site" / "torchani").is_dir():
             print("no nvcc, or no TorchANI: cuAEV is not built")
             return None
+        if (self.work / "torchani" / "lib" / "Torchani" / "cuaev.so").is_file():
+            return 0  # by a session before this one
         home = Path(str(self.program("nvcc"))).resolve().parents[1]
         with (self.output / "cuaev.txt").open("w") as log:
             self.background = subprocess.Popen(
