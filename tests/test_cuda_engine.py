@@ -20,6 +20,7 @@ from cuda_on_host import cuda_on_host, needs_compiler
 from torch import Tensor
 
 import anipot
+from anipot import CELU, AtomicNetwork
 from anipot.engine import cuda, engine_of, rows
 from anipot.engine.step import Step
 from anipot.kernels.cuda.errors import KernelError
@@ -190,6 +191,25 @@ def test_the_order_of_threads_does_not_matter() -> None:
             found.append([result.energies, result.forces, result.stress, result.atomic_energies])
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+def test_what_is_not_covered(place: torch.device) -> None:
+    """Torch computes it, and the engine says why it does not."""
+    one_layer = [AtomicNetwork((anipot.AEVComputer.like_1x().num_features, 1), CELU(0.1)) for _ in range(4)]
+    wide = anipot.AEVComputer(
+        4.0, 3.5, 16.0, [1.0], 8.0, 32.0, torch.linspace(0.8, 3.0, 150), torch.linspace(0.1, 3.0, 150), 4
+    )
+    many = [AtomicNetwork((wide.num_features, 4, 1), CELU(0.1)) for _ in range(4)]
+    for aev, networks, why in (
+        (anipot.AEVComputer.like_1x(), one_layer, "one layer"),
+        (wide, many, "more constants than there is shared memory for"),
+    ):
+        shifter = anipot.EnergyShifter([0.0] * 4)
+        model = anipot.Potential("HCNO", aev, anipot.ANIModel(networks), shifter).double().to(place)
+        species, x = (t[None].to(place) for t in molecule(4, 4))
+        assert why in engine_of(model).covers()
+        result = anipot.single_point(model, species, x)
+        assert_same(result, by_torch(model, species, x))
 
 
 @needs_compiler

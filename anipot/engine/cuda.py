@@ -9,6 +9,9 @@ from torch import Tensor
 
 from anipot.engine.parts import Parts, Request, Values
 from anipot.engine.step import Step
+from anipot.head.dense import NotCovered
+from anipot.kernels.aev import constants_and_sizes
+from anipot.kernels.cuda.aev import ready
 from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
 from anipot.kernels.cuda.support import setting
 
@@ -27,10 +30,16 @@ class CudaPlan:
         What the potential is made of.
     old
         The plan before the potential changed.
+
+    Raises
+    ------
+    NotCovered
+        If the kernels do not compute such parts.
     """
 
     def __init__(self, parts: Parts, old: object) -> None:
         self.parts = parts
+        _check(parts)
         self._runs: list[_Run] = []
         self._changed = False
         #: Number of neighbor searches so far: one for each call.
@@ -92,6 +101,14 @@ class CudaPlan:
         if bool(((index < -1) | (index >= self.parts.num_species)).any()):
             return None
         return index
+
+
+def _check(parts: Parts) -> None:
+    if any(len(network) < 2 for network in parts.layers):
+        raise NotCovered("a network has one layer")
+    _, sizes = constants_and_sizes(parts.aev, parts.cutoff_kind)
+    if not ready(tuple(sizes), parts.dtype, parts.potential.device, dual=False):
+        raise NotCovered("the AEVs have no kernel, or more constants than there is shared memory for")
 
 
 class _Run:

@@ -17,6 +17,8 @@ THREADS, WARPS = 128, 4
 NEAR = 128
 #: Bytes of shared memory that a row of gradients may take.
 _STAGED = 24 * 1024
+#: Numbers, as a bound, that the kernels keep in shared memory whatever the sizes.
+_STATIC_NUMBERS = 2600
 
 
 class AevArguments(Arguments):
@@ -75,13 +77,16 @@ def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: 
 
 
 @cache
-def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the source can be compiled for one set of sizes; where not, nothing is ``wanted`` on the device."""
+def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, dual: bool = True) -> bool:
+    """Whether the kernels compute AEVs of these sizes, with ``dual`` their second derivatives too.
+
+    Where they cannot be compiled nothing is ``wanted`` on the device from then on.
+    """
     try:
-        aev_program(sizes, dtype, False, device)
+        limit = aev_program(sizes, dtype, False, device).shared_limit
     except KernelError:
         return False
-    return True
+    return shared_bytes(sizes, dtype, dual) + (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS <= limit
 
 
 def shared_bytes(sizes: Sequence[int], dtype: torch.dtype, dual: bool, width: int = 0) -> int:
