@@ -96,14 +96,14 @@ def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Progr
     macros
         Values by names: int, float, bool or str.
     device
-        A CUDA device; or the CPU within ``on_host``.
+        A CUDA device; within ``on_host`` any.
 
     Raises
     ------
     KernelError
         If it cannot be compiled or loaded. Nothing is ``wanted`` on the device from then on.
     """
-    if device.type == "cpu" and _host is not None:
+    if _host is not None:
         return _host(name, macros)
     if device.type != "cuda":
         raise KernelError(f"{name} is a program for CUDA devices, not for {device}")
