@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import pytest
@@ -129,3 +130,18 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["sp", "--forces"], ["opt", "--steps", "3"], ["md", "--steps", "5"]):
         name, *options = command
         assert main([name, str(file), *options, "--device", "cuda"]) in (0, 1), name  # 1: not converged in 3 steps
+
+
+def test_training(place: torch.device) -> None:
+    training = pytest.importorskip("anipot.training")
+    outputs = [training.ModelOutput("energies", scaling="atom"), training.ModelOutput("forces")]
+    species, x, cell, pbc = system(place)
+    labels = {"energies": torch.zeros(2, dtype=torch.float64, device=place), "forces": torch.zeros_like(x)}
+    batch = SimpleNamespace(species=species, coordinates=x, cell=cell, pbc=pbc, properties=labels)
+    for name in ("aev_user", "painn"):
+        task = training.AtomisticTask(potential(name, "ensemble"), outputs).to(place)
+        loss = task.training_step(batch, 0)
+        assert is_there(loss)
+        task.backward(loss)
+        task.validation_step(batch, 0)
+        assert torch.isfinite(task.val_terms.compute()).all()
