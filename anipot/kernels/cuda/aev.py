@@ -46,6 +46,7 @@ class AevArguments(Arguments):
         ("out", pointer),
         ("num_pairs", i64),
         ("scratch", pointer),
+        ("triples", i64),
     )
 
 
@@ -89,14 +90,25 @@ def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, dual
     return shared_bytes(sizes, dtype, dual) + (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS <= limit
 
 
-def shared_bytes(sizes: Sequence[int], dtype: torch.dtype, dual: bool, width: int = 0) -> int:
-    """Return the dynamic shared memory of the forward kernel, or with a width that of the backward kernel."""
-    num_species, _, _, _, _, n_eta, n_zeta, n_shift, n_angle = sizes
-    starts = 4 * ((num_species + 4) // 4 * 4)
-    if width:
-        return starts + width * dtype.itemsize
+def _starts_bytes(sizes: Sequence[int]) -> int:
+    return 4 * ((sizes[0] + 4) // 4 * 4)
+
+
+def forward_memory(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: int) -> tuple[int, int]:
+    """Return how many triples each warp of the forward kernel takes at once, and the bytes of dynamic shared memory.
+
+    As many as lanes, or what has room in ``limit`` bytes; but one at least.
+    """
+    *_, n_eta, n_zeta, n_shift, n_angle = sizes
     factors = (n_eta * n_shift + n_zeta * n_angle) | 1
-    return starts + WARPS * 32 * factors * dtype.itemsize * (2 if dual else 1)
+    each = WARPS * factors * dtype.itemsize * (2 if dual else 1)
+    triples = max(1, min(32, (limit - _starts_bytes(sizes)) // each))
+    return triples, _starts_bytes(sizes) + triples * each
+
+
+def backward_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int) -> int:
+    """Return the dynamic shared memory of the backward kernel; the width is that of a row if it is ``staged``."""
+    return _starts_bytes(sizes) + (width if staged(width, dtype) else 0) * dtype.itemsize
 
 
 def staged(width: int, dtype: torch.dtype) -> bool:
@@ -169,7 +181,10 @@ def call(what: int, pairs: Sequence[Any], gradient: Tensor | None, tangent: Tens
         out=None if forward else out,
         scratch=scratch,
     )
-    shared = shared_bytes(sizes, dtype, dual, 0 if forward else (width if stage else 1))
     kernel = aev_program(sizes, dtype, dual, device).kernel("aev_forward" if forward else "aev_backward")
+    if forward:
+        arguments.triples, shared = forward_memory(sizes, dtype, dual, kernel.shared_limit)
+    else:
+        shared = backward_bytes(sizes, dtype, width)
     kernel.launch(num_atoms, THREADS, arguments, shared)
     return out
