@@ -202,7 +202,7 @@ def test_what_is_not_covered(place: torch.device) -> None:
     many = [AtomicNetwork((wide.num_features, 4, 1), CELU(0.1)) for _ in range(4)]
     for aev, networks, why in (
         (anipot.AEVComputer.like_1x(), one_layer, "one layer"),
-        (wide, many, "more constants than there is shared memory for"),
+        (wide, many, "more constants than it has memory for"),
     ):
         shifter = anipot.EnergyShifter([0.0] * 4)
         model = anipot.Potential("HCNO", aev, anipot.ANIModel(networks), shifter).double().to(place)

@@ -108,7 +108,7 @@ def _check(parts: Parts) -> None:
         raise NotCovered("a network has one layer")
     _, sizes = constants_and_sizes(parts.aev, parts.cutoff_kind)
     if not ready(tuple(sizes), parts.dtype, parts.potential.device, dual=False):
-        raise NotCovered("the AEVs have no kernel, or more constants than there is shared memory for")
+        raise NotCovered("the AEVs have no kernel, or more constants than it has memory for")
 
 
 class _Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,6 +20,8 @@ NEAR = 128
 _STAGED = 24 * 1024
 #: Numbers, as a bound, that the kernels keep in shared memory whatever the sizes.
 _STATIC_NUMBERS = 2600
+#: Angular terms of a pair of elements, which the lanes of a warp keep in registers.
+_MOST_TERMS = 2048
 
 
 class AevArguments(Arguments):
@@ -77,17 +80,24 @@ def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: 
     return program("aev", macros(sizes, dtype, dual), device)
 
 
-@cache
 def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, dual: bool = True) -> bool:
     """Whether the kernels compute AEVs of these sizes, with ``dual`` their second derivatives too.
 
     Where they cannot be compiled nothing is ``wanted`` on the device from then on.
     """
     try:
-        limit = aev_program(sizes, dtype, False, device).shared_limit
+        limit = program("probe", {}, device).shared_limit  # what is too large is not even compiled: it takes a minute
+        if not _fits(sizes, dtype, dual, limit):
+            return False
+        aev_program(sizes, dtype, False, device)
     except KernelError:
         return False
-    return shared_bytes(sizes, dtype, dual) + (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS <= limit
+    return True
+
+
+def _fits(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: int) -> bool:
+    static = (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS
+    return math.prod(sizes[5:]) <= _MOST_TERMS and static + forward_memory(sizes, dtype, dual, 0)[1] <= limit
 
 
 def _starts_bytes(sizes: Sequence[int]) -> int:
