@@ -202,7 +202,7 @@ def test_what_is_not_covered(place: torch.device) -> None:
     many = [AtomicNetwork((wide.num_features, 4, 1), CELU(0.1)) for _ in range(4)]
     for aev, networks, why in (
         (anipot.AEVComputer.like_1x(), one_layer, "one layer"),
-        (wide, many, "more constants than there is shared memory for"),
+        (wide, many, "more constants than it has memory for"),
     ):
         shifter = anipot.EnergyShifter([0.0] * 4)
         model = anipot.Potential("HCNO", aev, anipot.ANIModel(networks), shifter).double().to(place)
@@ -210,6 +210,26 @@ def test_what_is_not_covered(place: torch.device) -> None:
         assert why in engine_of(model).covers()
         result = anipot.single_point(model, species, x)
         assert_same(result, by_torch(model, species, x))
+
+
+@needs_compiler
+def test_networks_without_room_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch computes what there is too little shared memory for, and buffers are not made again at every call."""
+    model, made, init = model_at(torch.device("cpu")), [], Step.__init__
+    monkeypatch.setattr(Step, "__init__", lambda *args: made.append(1) or init(*args))
+    species, x = (t[None] for t in molecule(5, 5))
+    expected = by_torch(model, species, x)
+    with cuda_on_host():
+        monkeypatch.setattr("cuda_on_host.HostProgram.shared_limit", 24_000)
+        for k in range(3):
+            assert_same(anipot.single_point(model, species.clone(), x), expected)
+            assert len(made) == 1, k
+        member = model.head[0][0].linears[0]
+        member.weight = torch.nn.Parameter(member.weight.detach().clone())
+        anipot.single_point(model, species, x)
+        assert len(made) == 2  # again for another model
+        assert_same(anipot.single_point(model, species[:, :3], x[:, :3]), by_torch(model, species[:, :3], x[:, :3]))
+        assert len(made) == 3
 
 
 @needs_compiler

@@ -103,8 +103,6 @@ class Engine:
                         return values
                 self._update(kind)
             return None
-        except NotCovered:  # these atoms by these networks, for want of shared memory
-            return None
         except KernelError:  # none of the kernels are wanted on this device from now on, and a warning says why
             return None
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class CudaPlan:
         _check(parts)
         self._runs: list[_Run] = []
         self._changed = False
+        #: What the last step that there is no memory for was asked for.
+        self._refused: tuple[Any, Tensor] | None = None
         #: Number of neighbor searches so far: one for each call.
         self.searches = 0
 
@@ -83,11 +86,18 @@ class CudaPlan:
                 if i:
                     self._runs.insert(0, self._runs.pop(i))
                 return run
+        if self._refused is not None and self._refused[0] == kind and _same(species, self._refused[1]):
+            self._changed = self.parts.changed([True] * self.parts.num_species)  # there may be room for others
+            return None
         index = self._element_indices(species)
         if index is None:
             return None
         self._runs[_KEPT - 1 :] = []  # before memory for another is taken
-        self._runs.insert(0, _Run(self.parts, species, index, kind))
+        try:
+            self._runs.insert(0, _Run(self.parts, species, index, kind))
+        except NotCovered:  # these atoms by these networks, for want of shared memory
+            self._refused = kind, species.clone()
+            return None
         return self._runs[0]
 
     def _element_indices(self, species: Tensor) -> Tensor | None:
@@ -108,7 +118,7 @@ def _check(parts: Parts) -> None:
         raise NotCovered("a network has one layer")
     _, sizes = constants_and_sizes(parts.aev, parts.cutoff_kind)
     if not ready(tuple(sizes), parts.dtype, parts.potential.device, dual=False):
-        raise NotCovered("the AEVs have no kernel, or more constants than there is shared memory for")
+        raise NotCovered("the AEVs have no kernel, or more constants than it has memory for")
 
 
 class _Run:
@@ -135,8 +145,7 @@ class _Run:
         """Whether these are the atoms of the step."""
         if self._given is not None and species is self._given[0] and species._version == self._given[1]:
             return True
-        kept = self._kept
-        return species.shape == kept.shape and species.device == kept.device and torch.equal(species, kept)
+        return _same(species, self._kept)
 
     def start(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> None:
         """Launch the kernels."""
@@ -167,6 +176,10 @@ class _Run:
         if not ask.members:
             values = {name: tensor[0] for name, tensor in values.items()}
         return Values(values["energies"], *(values.get(name) for name in Step.NAMES[1:]))
+
+
+def _same(species: Tensor, kept: Tensor) -> bool:
+    return species.shape == kept.shape and species.device == kept.device and torch.equal(species, kept)
 
 
 def _can_capture(device: torch.device) -> bool:

@@ -115,8 +115,9 @@ class RowBlock:
         self._arguments = fill(rows.arguments(first), features=self._features, gradient=self._gradients)
         self._arguments.groups = groups // self._outputs
         self._arguments.rows, self._arguments.staged = num_rows, staged
-        self._forward_bytes = aev.shared_bytes(rows.sizes, dtype, False)
-        self._backward_bytes = aev.shared_bytes(rows.sizes, dtype, False, rows.width if staged else 1)
+        limit = rows.program.kernel("aev_forward").shared_limit
+        self._arguments.triples, self._forward_bytes = aev.forward_memory(rows.sizes, dtype, False, limit)
+        self._backward_bytes = aev.backward_bytes(rows.sizes, dtype, rows.width)
 
     def launch(self, row_energies: Tensor) -> None:
         """Write energies (M, n) of these rows, and the gradients by the vectors of their pairs."""

@@ -37,9 +37,14 @@ class HostKernel:
         self._threads = getattr(library, f"{name}_threads")()
         self._size = getattr(library, f"{name}_size")()
 
+    @property
+    def shared_limit(self) -> int:
+        return HostProgram.shared_limit
+
     def launch(self, grid: Grid, threads: int, arguments: Arguments, shared: int = 0) -> None:
         assert threads == self._threads, f"{self.name} is bound to {self._threads} threads, launched with {threads}"
         assert ctypes.sizeof(arguments) == self._size, f"{self.name}: the structures of Python and C++ differ"
+        assert shared <= self.shared_limit, f"{self.name} asks for {shared} bytes of shared memory"
         grid = as_grid(grid)
         if 0 not in grid:
             body = ctypes.cast(self._function, ctypes.c_void_p)

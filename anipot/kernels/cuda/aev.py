@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,6 +20,8 @@ NEAR = 128
 _STAGED = 24 * 1024
 #: Numbers, as a bound, that the kernels keep in shared memory whatever the sizes.
 _STATIC_NUMBERS = 2600
+#: Angular terms of a pair of elements, which the lanes of a warp keep in registers.
+_MOST_TERMS = 2048
 
 
 class AevArguments(Arguments):
@@ -46,6 +49,7 @@ class AevArguments(Arguments):
         ("out", pointer),
         ("num_pairs", i64),
         ("scratch", pointer),
+        ("triples", i64),
     )
 
 
@@ -76,27 +80,45 @@ def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: 
     return program("aev", macros(sizes, dtype, dual), device)
 
 
-@cache
 def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, dual: bool = True) -> bool:
     """Whether the kernels compute AEVs of these sizes, with ``dual`` their second derivatives too.
 
     Where they cannot be compiled nothing is ``wanted`` on the device from then on.
     """
     try:
-        limit = aev_program(sizes, dtype, False, device).shared_limit
+        limit = program("probe", {}, device).shared_limit  # what is too large is not even compiled: it takes a minute
+        if not _fits(sizes, dtype, dual, limit):
+            return False
+        aev_program(sizes, dtype, False, device)
     except KernelError:
         return False
-    return shared_bytes(sizes, dtype, dual) + (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS <= limit
+    return True
 
 
-def shared_bytes(sizes: Sequence[int], dtype: torch.dtype, dual: bool, width: int = 0) -> int:
-    """Return the dynamic shared memory of the forward kernel, or with a width that of the backward kernel."""
-    num_species, _, _, _, _, n_eta, n_zeta, n_shift, n_angle = sizes
-    starts = 4 * ((num_species + 4) // 4 * 4)
-    if width:
-        return starts + width * dtype.itemsize
+def _fits(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: int) -> bool:
+    static = (2 if dual else 1) * dtype.itemsize * _STATIC_NUMBERS
+    return math.prod(sizes[5:]) <= _MOST_TERMS and static + forward_memory(sizes, dtype, dual, 0)[1] <= limit
+
+
+def _starts_bytes(sizes: Sequence[int]) -> int:
+    return 4 * ((sizes[0] + 4) // 4 * 4)
+
+
+def forward_memory(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: int) -> tuple[int, int]:
+    """Return how many triples each warp of the forward kernel takes at once, and the bytes of dynamic shared memory.
+
+    As many as lanes, or what has room in ``limit`` bytes; but one at least.
+    """
+    *_, n_eta, n_zeta, n_shift, n_angle = sizes
     factors = (n_eta * n_shift + n_zeta * n_angle) | 1
-    return starts + WARPS * 32 * factors * dtype.itemsize * (2 if dual else 1)
+    each = WARPS * factors * dtype.itemsize * (2 if dual else 1)
+    triples = max(1, min(32, (limit - _starts_bytes(sizes)) // each))
+    return triples, _starts_bytes(sizes) + triples * each
+
+
+def backward_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int) -> int:
+    """Return the dynamic shared memory of the backward kernel; the width is that of a row if it is ``staged``."""
+    return _starts_bytes(sizes) + (width if staged(width, dtype) else 0) * dtype.itemsize
 
 
 def staged(width: int, dtype: torch.dtype) -> bool:
@@ -169,7 +191,10 @@ def call(what: int, pairs: Sequence[Any], gradient: Tensor | None, tangent: Tens
         out=None if forward else out,
         scratch=scratch,
     )
-    shared = shared_bytes(sizes, dtype, dual, 0 if forward else (width if stage else 1))
     kernel = aev_program(sizes, dtype, dual, device).kernel("aev_forward" if forward else "aev_backward")
+    if forward:
+        arguments.triples, shared = forward_memory(sizes, dtype, dual, kernel.shared_limit)
+    else:
+        shared = backward_bytes(sizes, dtype, width)
     kernel.launch(num_atoms, THREADS, arguments, shared)
     return out

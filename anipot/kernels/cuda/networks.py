@@ -111,7 +111,7 @@ class Networks:
         self.plan = plan(problem, Device(probe.multiprocessors, probe.shared_limit))
         self.groups = self.plan.groups
         self._kernel = build(self.plan.shape).kernel("networks")
-        specs, first = _specs(layers, counts, columns, gradients)
+        specs, first = _specs(layers, counts, _in_units(columns, UNIT // weight.element_size()), gradients)
         work = [_work(network, self.width) if n else 0 for network, n in zip(layers[0], counts, strict=True)]
         to_device = partial(torch.tensor, dtype=torch.int32, device=weight.device)
         self._tables = [
@@ -185,9 +185,12 @@ def _work(network: Sequence[Layer], width: int) -> int:
 
 
 def _specs(
-    layers: Sequence[Sequence[Sequence[Layer]]], counts: Sequence[int], columns: Sequence[int], gradients: bool
+    layers: Sequence[Sequence[Sequence[Layer]]], counts: Sequence[int], in_units: bool, gradients: bool
 ) -> tuple[Any, list[int]]:
-    """Return the structures of all layers, and of each network its first one."""
+    """Return the structures of all layers, and of each network its first one.
+
+    ``in_units`` says whether the columns of the first layers that are used are whole units.
+    """
     specs: list[_LayerSpec] = []
     first = [0]
     for networks in layers:
@@ -195,7 +198,7 @@ def _specs(
             if n:
                 at = _places(network, gradients)
                 for i, layer in enumerate(network):
-                    specs.append(_spec(layer, columns if i == 0 else None))
+                    specs.append(_spec(layer, in_units or i > 0))
                     if i < len(network) - 1:
                         specs[-1].value, specs[-1].slope = at.value[i], at.slope[i]
                     specs[-1].input = at.value[i - 1] if i else at.features
@@ -203,14 +206,17 @@ def _specs(
     return (_LayerSpec * len(specs))(*specs), first
 
 
-def _spec(layer: Layer, columns: Sequence[int] | None) -> _LayerSpec:
+def _in_units(columns: Sequence[int], unit: int) -> bool:
+    """Whether units of the columns are units of the weight."""
+    starts = columns[::unit]
+    units = [start + i for start in starts for i in range(unit)]
+    return list(columns) == units and all(start % unit == 0 for start in starts)
+
+
+def _spec(layer: Layer, in_units: bool) -> _LayerSpec:
     n_out, n_in = layer.weight.shape
     unit = UNIT // layer.weight.element_size()
-    vectors = n_in % unit == 0 and layer.weight.data_ptr() % UNIT == 0
-    if columns is not None:  # units of them are units of the weight
-        starts = columns[::unit]
-        units = [start + i for start in starts for i in range(unit)]
-        vectors = vectors and list(columns) == units and all(start % unit == 0 for start in starts)
+    vectors = in_units and n_in % unit == 0 and layer.weight.data_ptr() % UNIT == 0
     return _LayerSpec(
         layer.weight.data_ptr(),
         None if layer.bias is None else layer.bias.data_ptr(),

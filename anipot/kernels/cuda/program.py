@@ -36,6 +36,9 @@ __all__ = [
 class Kernel(Protocol):
     """A function of a program."""
 
+    #: Bytes of dynamic shared memory that a block may ask for.
+    shared_limit: int
+
     def launch(self, grid: Grid, threads: int, arguments: Arguments, shared: int = 0) -> None:
         """Launch blocks of ``threads`` with ``shared`` bytes of dynamic memory; none for an empty grid."""
 

@@ -40,6 +40,7 @@ struct AevArguments {
     real* out;        // (outputs, P, 3)
     i64 num_pairs;    // P
     number* scratch;  // (P, SCRATCH), or null where no atom has more than NEAR neighbors
+    i64 triples;      // of which each warp has shared memory for the factors, 1 ... 32
 };
 
 struct Constants {
@@ -253,11 +254,11 @@ DEVICE void unrank(int t, int& j, int& k) {
     k = t - j * (j - 1) / 2;
 }
 
-// The factors of 32 triples of a pair of elements from t0 on, one triple for each lane.
-DEVICE void triple_factors(const Constants& c, const Near& near, int e, int f, int t0, int count, number* factors) {
+// The factors of triples t0 ... end - 1, 32 at most, of a pair of elements, one triple for each lane.
+DEVICE void triple_factors(const Constants& c, const Near& near, int e, int f, int t0, int end, number* factors) {
     const int t = t0 + lane_id();
     number* mine = factors + lane_id() * FACTOR_STRIDE;
-    if (t >= count) return;
+    if (t >= end) return;
     int j, k;
     if (e == f) {
         unrank(t, j, k);
@@ -287,7 +288,7 @@ DEVICE void triple_factors(const Constants& c, const Near& near, int e, int f, i
 
 // A warp for each pair of elements: first a lane for each triple, then for each term.
 DEVICE void angular_forward(const AevArguments& a, const Constants& c, const Near& near, number* factors, real* row) {
-    const int E = (int)a.num_species;
+    const int E = (int)a.num_species, triples = (int)a.triples;
     int pair = 0;
     for (int e = 0; e < E; e++)
         for (int f = e; f < E; f++) {
@@ -297,10 +298,10 @@ DEVICE void angular_forward(const AevArguments& a, const Constants& c, const Nea
             const int count = e == f ? n * (n - 1) / 2 : n * m;
             number sum[N_OWN];
             UNROLL for (int own = 0; own < N_OWN; own++) sum[own] = number_of(0);
-            for (int t0 = 0; t0 < count; t0 += 32) {
-                triple_factors(c, near, e, f, t0, count, factors);
+            for (int t0 = 0; t0 < count; t0 += triples) {
+                const int rest = min(triples, count - t0);
+                triple_factors(c, near, e, f, t0, t0 + rest, factors);
                 __syncwarp();
-                const int rest = min(32, count - t0);
                 for (int t = 0; t < rest; t++)
                     UNROLL for (int own = 0; own < N_OWN; own++) {
                         const int term = min(own * 32 + lane_id(), N_ANGULAR - 1);
@@ -329,7 +330,7 @@ KERNEL(aev_forward, AevArguments, THREADS) {
     radial_forward(a, c, p, tile, out);
     const int padded_start = ((int)a.num_species + 4) / 4 * 4;
     const Near near = collect(a, c, p, memory, (int*)dynamic);
-    number* factors = (number*)((int*)dynamic + padded_start) + warp_id() * 32 * FACTOR_STRIDE;
+    number* factors = (number*)((int*)dynamic + padded_start) + warp_id() * (int)a.triples * FACTOR_STRIDE;
     angular_forward(a, c, near, factors, out);
 }
 
