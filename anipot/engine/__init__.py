@@ -19,8 +19,8 @@ from anipot.engine.parts import Parts, Request, Values
 from anipot.head.dense import NotCovered
 from anipot.kernels import cpu_backend, library
 from anipot.kernels.cuda import program as cuda_kernels
-from anipot.kernels.cuda.errors import KernelError
-from anipot.kernels.cuda.support import reason
+from anipot.kernels.cuda.errors import CaptureError, KernelError
+from anipot.kernels.cuda.support import give_up, reason
 from anipot.potential import Potential
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ class Engine:
                         return values
                 self._update(kind)
             return None
-        except KernelError:  # none of the kernels are wanted on this device from now on, and a warning says why
+        except KernelError as error:
+            device = self._potential.device
+            if device.type == "cuda" and not isinstance(error, CaptureError):
+                give_up(device.index, str(error))  # the next call warns, and is torch's
             return None
         finally:
             self._lock.release()

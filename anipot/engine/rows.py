@@ -61,8 +61,13 @@ class Rows:
             "out": gradients,
             "scratch": self._scratch,
         }
+        self.radial = sum(present) * sizes[3] * sizes[4]
         self._numbers = {"num_species": sizes[0], "stride": capacity, "width": self.width, "num_pairs": n * capacity}
-        self.program = aev.aev_program(self.sizes, parts.dtype, False, self.device)
+        self._numbers["radial"] = self.radial
+        #: Whether a row of gradients has room in shared memory.
+        self.staged = aev.is_staged(sizes, parts.dtype, self.width, self.radial)
+        options = {"crowded": capacity > aev.NEAR, "staged": self.staged}
+        self.program = aev.aev_program(self.sizes, parts.dtype, self.device, **options)
 
     def arguments(self, first: int) -> aev.AevArguments:
         """Return what the kernels take, for rows from ``first`` on."""
@@ -109,15 +114,14 @@ class RowBlock:
         groups = self._networks.groups
         if wants_gradient:
             self._gradients = torch.empty(groups, num_rows, rows.width, dtype=dtype, device=device)
-        staged = aev.staged(rows.width, dtype)
-        if not staged and groups > self._outputs:
+        if not rows.staged and groups > self._outputs:
             raise NotCovered(f"rows of {rows.width} features do not fit into shared memory")
         self._arguments = fill(rows.arguments(first), features=self._features, gradient=self._gradients)
         self._arguments.groups = groups // self._outputs
-        self._arguments.rows, self._arguments.staged = num_rows, staged
+        self._arguments.rows = num_rows
         limit = rows.program.kernel("aev_forward").shared_limit
         self._arguments.triples, self._forward_bytes = aev.forward_memory(rows.sizes, dtype, False, limit)
-        self._backward_bytes = aev.backward_bytes(rows.sizes, dtype, rows.width)
+        self._backward_bytes = aev.backward_bytes(rows.sizes, dtype, rows.width, rows.radial)
 
     def launch(self, row_energies: Tensor) -> None:
         """Write energies (M, n) of these rows, and the gradients by the vectors of their pairs."""

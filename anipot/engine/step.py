@@ -11,7 +11,7 @@ from anipot.engine.packed import Packed
 from anipot.engine.parts import Parts, Request
 from anipot.engine.rows import RowBlock, Rows
 from anipot.kernels.aev import constants_and_sizes
-from anipot.kernels.cuda.aev import macros
+from anipot.kernels.cuda.aev import NEAR, macros
 from anipot.kernels.cuda.composition import Composition
 from anipot.kernels.cuda.programs import compile_all
 from anipot.kernels.cuda.results import Results
@@ -49,7 +49,8 @@ class Step:
         self._parts = parts
         double = {"ANIPOT_DOUBLE": 1} if parts.dtype is torch.float64 else {}
         _, sizes_of_aev = constants_and_sizes(parts.aev, parts.cutoff_kind)
-        compile_all([("search", double), ("results", double), ("aev", macros(sizes_of_aev, parts.dtype))], self.device)
+        for_aevs = macros(sizes_of_aev, parts.dtype, crowded=capacity > NEAR)
+        compile_all([("search", double), ("results", double), ("aev", for_aevs)], self.device)
         (num_molecules, num_slots), device = species.shape, species.device
         outputs = parts.num_members if ask.members else 1
         sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}

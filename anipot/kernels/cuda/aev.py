@@ -45,7 +45,7 @@ class AevArguments(Arguments):
         ("gradient", pointer),
         ("groups", i64),
         ("rows", i64),
-        ("staged", i64),
+        ("radial", i64),
         ("out", pointer),
         ("num_pairs", i64),
         ("scratch", pointer),
@@ -53,43 +53,58 @@ class AevArguments(Arguments):
     )
 
 
-def macros(sizes: Sequence[int], dtype: torch.dtype, dual: bool = False) -> dict[str, int]:
-    """Return what the source is compiled with, from the sizes of ``anipot.kernels.aev.constants_and_sizes``."""
+def macros(
+    sizes: Sequence[int], dtype: torch.dtype, dual: bool = False, crowded: bool = False, staged: bool = True
+) -> dict[str, int]:
+    """Return what the source is compiled with, from the sizes of ``anipot.kernels.aev.constants_and_sizes``.
+
+    ``dual`` is for second derivatives, ``crowded`` for atoms that may have more than ``NEAR`` neighbors; rows of
+    gradients are ``staged`` in shared memory where they have room.
+    """
     _, cutoff_kind, order, *numbers = sizes
     names = ("N_ETAR", "N_SHFR", "N_ETAA", "N_ZETA", "N_SHFA", "N_SHFZ")
     found = dict(zip(names, numbers, strict=True)) | {"SMOOTH_CUTOFF": order if cutoff_kind == 1 else 0}
     if dtype == torch.float64:
         found["ANIPOT_DOUBLE"] = 1
-    return found | ({"ANIPOT_DUAL": 1} if dual else {})
+    options = {"ANIPOT_DUAL": dual, "ANIPOT_CROWDED": crowded, "ANIPOT_UNSTAGED": not staged}
+    return found | {name: 1 for name, wanted in options.items() if wanted}
 
 
 def variants() -> list[tuple[str, dict[str, int]]]:
     """Return what the published models need: the name of a source and its macros."""
     published = ([4, 0, 2, 1, 16, 1, 1, 4, 8], [7, 0, 2, 1, 16, 1, 1, 8, 4], [4, 1, 2, 1, 16, 1, 1, 8, 4])
+    kinds = ((False, False), (False, True), (True, True))  # of a step; of operations and their second derivatives
     return [
-        ("aev", macros(sizes, dtype, dual))
+        ("aev", macros(sizes, dtype, dual, crowded))
         for sizes in published
         for dtype in (torch.float32, torch.float64)
-        for dual in (False, True)
+        for dual, crowded in kinds
     ]
 
 
 @cache
-def aev_program(sizes: tuple[int, ...], dtype: torch.dtype, dual: bool, device: torch.device) -> Program:
-    """Return the source compiled for one set of sizes."""
-    return program("aev", macros(sizes, dtype, dual), device)
+def aev_program(
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    dual: bool = False,
+    crowded: bool = False,
+    staged: bool = True,
+) -> Program:
+    """Return the source compiled for one set of sizes; options are those of ``macros``."""
+    return program("aev", macros(sizes, dtype, dual, crowded, staged), device)
 
 
-def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, dual: bool = True) -> bool:
-    """Whether the kernels compute AEVs of these sizes, with ``dual`` their second derivatives too.
+def ready(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, operations: bool = True) -> bool:
+    """Whether the kernels compute AEVs of these sizes: in a step, or as ``operations`` with second derivatives.
 
     Where they cannot be compiled nothing is ``wanted`` on the device from then on.
     """
     try:
         limit = program("probe", {}, device).shared_limit  # what is too large is not even compiled: it takes a minute
-        if not _fits(sizes, dtype, dual, limit):
+        if not _fits(sizes, dtype, operations, limit):
             return False
-        aev_program(sizes, dtype, False, device)
+        aev_program(sizes, dtype, device, crowded=operations)
     except KernelError:
         return False
     return True
@@ -116,14 +131,22 @@ def forward_memory(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: 
     return triples, _starts_bytes(sizes) + triples * each
 
 
-def backward_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int) -> int:
-    """Return the dynamic shared memory of the backward kernel; the width is that of a row if it is ``staged``."""
-    return _starts_bytes(sizes) + (width if staged(width, dtype) else 0) * dtype.itemsize
+def row_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int, radial: int) -> int:
+    """Return the shared memory of a row of gradients, ``radial`` columns of which are of radial terms (aev.cu)."""
+    unit, terms = 16 // dtype.itemsize, math.prod(sizes[5:])
+    of_pair = (-(-terms // unit) | 1) * unit
+    return dtype.itemsize * (-(-radial // unit) * unit + (width - radial) // terms * of_pair)
 
 
-def staged(width: int, dtype: torch.dtype) -> bool:
+def backward_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int, radial: int) -> int:
+    """Return the dynamic shared memory of the backward kernel."""
+    row = row_bytes(sizes, dtype, width, radial)
+    return _starts_bytes(sizes) + (row if row <= _STAGED else 0)
+
+
+def is_staged(sizes: Sequence[int], dtype: torch.dtype, width: int, radial: int) -> bool:
     """Whether a row of gradients is kept in shared memory."""
-    return width * dtype.itemsize <= _STAGED
+    return row_bytes(sizes, dtype, width, radial) <= _STAGED
 
 
 def columns(sizes: Sequence[int], present: Sequence[bool] | None = None) -> tuple[list[int], list[int], int]:
@@ -176,9 +199,10 @@ def call(what: int, pairs: Sequence[Any], gradient: Tensor | None, tangent: Tens
     constants = constants.contiguous()
     out = vectors.new_empty((num_atoms, width) if forward else vectors.shape)
     scratch = torch.empty(scratch_bytes(len(center), dtype, dual), dtype=torch.uint8, device=device)
-    stage = not forward and staged(width, dtype)
+    num_radial = sizes[0] * sizes[3] * sizes[4]
     arguments = fill(
-        AevArguments(num_species=sizes[0], width=width, groups=1, rows=num_atoms, staged=stage, num_pairs=len(center)),
+        AevArguments(num_species=sizes[0], width=width, groups=1, rows=num_atoms, radial=num_radial),
+        num_pairs=len(center),
         starts=starts,
         neighbor_kind=kinds,
         vectors=vectors,
@@ -191,10 +215,12 @@ def call(what: int, pairs: Sequence[Any], gradient: Tensor | None, tangent: Tens
         out=None if forward else out,
         scratch=scratch,
     )
-    kernel = aev_program(sizes, dtype, dual, device).kernel("aev_forward" if forward else "aev_backward")
+    staged = is_staged(sizes, dtype, width, num_radial)
+    found = aev_program(sizes, dtype, device, dual, crowded=True, staged=staged)
+    kernel = found.kernel("aev_forward" if forward else "aev_backward")
     if forward:
         arguments.triples, shared = forward_memory(sizes, dtype, dual, kernel.shared_limit)
     else:
-        shared = backward_bytes(sizes, dtype, width)
+        shared = backward_bytes(sizes, dtype, width, num_radial)
     kernel.launch(num_atoms, THREADS, arguments, shared)
     return out

@@ -1,7 +1,9 @@
 // Atomic environment vectors: forward and backward, a block for each atom. The equations stand in representation/aev.py.
 //
 // Compiled for the sizes of one set of constants: N_ETAR, N_SHFR, N_ETAA, N_ZETA, N_SHFA, N_SHFZ and SMOOTH_CUTOFF; with
-// ANIPOT_DUAL over dual numbers (numbers.h), whose derivatives are what is written then.
+// ANIPOT_DUAL over dual numbers (numbers.h), whose derivatives are what is written then. What most atoms do not need is
+// left out otherwise, so that the compiler knows which memory it reads: ANIPOT_CROWDED for atoms with more than NEAR
+// neighbors, ANIPOT_UNSTAGED for rows of gradients that have no room in shared memory.
 #include "common.h"
 #include "numbers.h"
 
@@ -16,6 +18,10 @@
 #define N_OWN ((N_ANGULAR + 31) / 32)
 // Angular neighbors that have room in shared memory; where there are more, all of them are in `scratch`.
 #define NEAR 128
+// Numbers in 16 bytes, and where rows of gradients are staged, from one pair of elements to the next: an odd number of
+// these units, so that lanes that read several pairs read different banks.
+#define V (16 / (int)sizeof(real))
+#define PAIR_STRIDE (((N_ANGULAR + V - 1) / V | 1) * V)
 
 // Each block computes a row: that of atom atom_of[first + block], or of atom `block`. The pairs of atom i stand from
 // starts[i] to starts[i + 1]; or there are counts[i] of them from i * stride on.
@@ -36,7 +42,7 @@ struct AevArguments {
     real* features;        // (rows, width)
     const real* gradient;  // (outputs, groups, rows, width): groups are added up
     i64 groups, rows;
-    i64 staged;       // whether a row of the gradient fits into shared memory; else there is one group
+    i64 radial;       // columns of radial terms, which come first
     real* out;        // (outputs, P, 3)
     i64 num_pairs;    // P
     number* scratch;  // (P, SCRATCH), or null where no atom has more than NEAR neighbors
@@ -140,14 +146,18 @@ struct NearMemory {
 DEVICE Near collect(const AevArguments& a, const Constants& c, const Pairs& p, NearMemory& memory, int* start) {
     number* values = memory.values;
     int *order = memory.order, *index = memory.index, *kind = memory.kind;
+#ifdef ANIPOT_CROWDED
     int room = NEAR;
-    if (p.count > NEAR && a.scratch) {
+    if (p.count > NEAR) {
         room = p.count;
         values = a.scratch + p.first * SCRATCH;
         order = (int*)(values + 6 * (i64)room);
         index = order + 2 * room;
         kind = index + room;
     }
+#else
+    const int room = NEAR;
+#endif
     if (warp_id() == 0) {
         int n = 0;
         for (int k0 = 0; k0 < p.count; k0 += 32) {
@@ -353,6 +363,23 @@ struct Slopes {
     number x, y, z, r, f;
 };
 
+struct __align__(16) Unit {
+    real v[V];
+};
+// Gradients of the terms of all ShfZ.
+DEVICE void load_row(const real* from, real* to) {
+#ifndef ANIPOT_UNSTAGED
+    if (N_SHFZ % V == 0) {
+        UNROLL for (int z = 0; z < N_SHFZ; z += V) {
+            const Unit unit = *(const Unit*)(from + z);
+            UNROLL for (int v = 0; v < V; v++) to[z + v] = unit.v[v];
+        }
+        return;
+    }
+#endif
+    UNROLL for (int z = 0; z < N_SHFZ; z++) to[z] = from[z];
+}
+
 // What the triple of neighbors j and k adds to those of j.
 DEVICE void add_triple(const Constants& c, const Near& near, int j, int k, const real* g, Slopes& to) {
     const number x = dot(near, j, k) * (real)0.95, y = sqrt_of(x * x * (real)-1 + (real)1);
@@ -367,7 +394,8 @@ DEVICE void add_triple(const Constants& c, const Near& near, int j, int k, const
         }
         UNROLL for (int i = 0; i < N_ETAA; i++)
             UNROLL for (int s = 0; s < N_SHFA; s++) {
-                const real* h = g + ((i * N_ZETA + q) * N_SHFA + s) * N_SHFZ;
+                real h[N_SHFZ];
+                load_row(g + ((i * N_ZETA + q) * N_SHFA + s) * N_SHFZ, h);
                 number sum = number_of(0), d_sum = number_of(0);
                 UNROLL for (int z = 0; z < N_SHFZ; z++) {
                     sum = sum + power[z] * h[z];
@@ -390,16 +418,28 @@ DEVICE void add_triple(const Constants& c, const Near& near, int j, int k, const
     to.f = to.f + d_both * fk;
 }
 
+// Where the gradients of an angular column stand in the row that `gradient_row` returns.
+DEVICE int place_of(const AevArguments& a, int column) {
+#ifdef ANIPOT_UNSTAGED
+    return column;
+#else
+    const int radial = (int)a.radial, angular = column - radial;
+    return (radial + V - 1) / V * V + angular / N_ANGULAR * PAIR_STRIDE + angular % N_ANGULAR;
+#endif
+}
 // The row of gradients of an atom: groups added up in shared memory, or where it stands.
 DEVICE const real* gradient_row(const AevArguments& a, i64 output, i64 row, real* shared) {
     const real* from = a.gradient + (output * a.groups * a.rows + row) * a.width;
-    if (!a.staged) return from;
+#ifdef ANIPOT_UNSTAGED
+    return from;
+#else
     for (int k = threadIdx.x; k < a.width; k += THREADS) {
         real sum = 0;
         for (int group = 0; group < a.groups; group++) sum += from[group * a.rows * a.width + k];
-        shared[k] = sum;
+        shared[k < a.radial ? k : place_of(a, k)] = sum;
     }
     return shared;
+#endif
 }
 
 DEVICE void add_gradient(real* to, const Slopes& s, const Near& near, int j) {
@@ -410,27 +450,28 @@ DEVICE void add_gradient(real* to, const Slopes& s, const Near& near, int j) {
     to[2] += result_of(uz * along + s.z * over);
 }
 
-// A lane for each of 32 neighbors j, and a warp for every fourth neighbor k.
+// Threads for each neighbor j, as many as there are for all, and each of them for every so manieth neighbor k.
 DEVICE void angular_backward(const AevArguments& a, const Constants& c, const Near& near, const real* g,
-                             Slopes (*partial)[32], real* out) {
-    const int E = (int)a.num_species;
-    for (int j0 = 0; j0 < near.count; j0 += 32) {
-        const int j = j0 + lane_id();
+                             Slopes* partial, real* out) {
+    const int E = (int)a.num_species, t = threadIdx.x;
+    for (int j0 = 0; j0 < near.count; j0 += THREADS) {
+        const int here = min(near.count - j0, THREADS), slices = THREADS / here;
+        const int j = j0 + t % here, slice = t / here;
         const number zero = number_of(0);
         Slopes sum = {zero, zero, zero, zero, zero};
-        if (j < near.count) {
-            const int* columns = a.angular_column + near.kind[j] * E;
-            for (int k = warp_id(); k < near.count; k += WARPS) {
-                const int other = near.kind[k], mine = near.kind[j];
-                const int column = mine <= other ? columns[other] : a.angular_column[other * E + mine];
-                if (k != j) add_triple(c, near, j, k, g + column, sum);
+        if (slice < slices) {
+            const int mine = near.kind[j];
+            for (int k = slice; k < near.count; k += slices) {
+                const int other = near.kind[k];
+                const int column = a.angular_column[min(mine, other) * E + max(mine, other)];
+                if (k != j) add_triple(c, near, j, k, g + place_of(a, column), sum);
             }
         }
-        partial[warp_id()][lane_id()] = sum;
+        partial[t] = sum;
         __syncthreads();
-        if (warp_id() == 0 && j < near.count) {
-            for (int w = 1; w < WARPS; w++) {
-                const Slopes& more = partial[w][lane_id()];
+        if (t < here) {
+            for (int s = 1; s < slices; s++) {
+                const Slopes& more = partial[s * here + t];
                 sum = {sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.r + more.r, sum.f + more.f};
             }
             add_gradient(out + 3 * near.index[j], sum, near, j);
@@ -439,11 +480,11 @@ DEVICE void angular_backward(const AevArguments& a, const Constants& c, const Ne
     }
 }
 
-// Dynamic shared memory: start (E + 1, padded), a row of gradients if staged.
+// Dynamic shared memory: start (E + 1, padded), and a row of gradients.
 KERNEL(aev_backward, AevArguments, THREADS) {
     __shared__ Constants c;
     __shared__ NearMemory memory;
-    __shared__ Slopes partial[WARPS][32];
+    __shared__ Slopes partial[THREADS];
     DYNAMIC_SHARED(int, dynamic);
     const i64 output = blockIdx.y;
     load_constants(a.constants, c);
