@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_contracts
@@ -54,3 +55,16 @@ def test_published_references(system: str, place: torch.device, shared: Path, re
         if f"{name}_energy" in known:
             fresh(request.getfixturevalue(name))
             test_references.test_float64(system, name, shared, request)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "check", [test_references.test_one_batch_of_everything, test_references.test_float32_within_2e6_hartree_per_atom]
+)
+def test_published_batch_and_float32(
+    name: str, check: Any, place: torch.device, shared: Path, request: pytest.FixtureRequest
+) -> None:
+    if place.type == "cpu":
+        pytest.skip("large systems are for a GPU")
+    fresh(request.getfixturevalue(name))
+    check(name, shared, request)
