@@ -34,7 +34,8 @@ struct AevArguments {
     const real* vectors;       // (P, 3)
     const real* tangents;      // (P, 3) of the vectors, if dual
     const double* constants;   // Rcr, Rca, eps of the cutoff; EtaR, ShfR, EtaA, Zeta, ShfA, ShfZ
-    const int* radial_column;   // (E) where the terms of an element begin, negative if they are left out
+    const int* radial_column;   // (E) where the terms of an element begin, one after the other from 0 on; negative if
+                                // they are left out
     const int* angular_column;  // (E, E)
     const int* atom_of;         // or null
     i64 first;
@@ -217,20 +218,25 @@ DEVICE number dot(const Near& near, int j, int k) {
 
 // Neighbors of a tile, for the radial terms.
 struct Tile {
-    number r[THREADS], f[THREADS];
+    number r[THREADS], f[THREADS], sum[THREADS];
     int kind[THREADS];
 };
 
-// Each thread adds up one term of one element over all neighbors.
-DEVICE void radial_forward(const AevArguments& a, const Constants& c, const Pairs& p, Tile& tile, real* row) {
-    const int total = (int)a.num_species * N_RADIAL;
+// Threads for each term of each element that has columns, as many as there are for all, and each of them for every so
+// manieth neighbor. `element_of` is (E) in shared memory: elements in the order of their columns.
+DEVICE void radial_forward(const AevArguments& a, const Constants& c, const Pairs& p, Tile& tile, int* element_of,
+                           real* row) {
+    const int t = threadIdx.x, total = (int)a.radial;
+    for (int e = t; e < a.num_species; e += THREADS)
+        if (a.radial_column[e] >= 0) element_of[a.radial_column[e] / N_RADIAL] = e;
+    __syncthreads();
     for (int t0 = 0; t0 < total; t0 += THREADS) {
-        const int term = t0 + threadIdx.x, element = term / N_RADIAL, m = term % N_RADIAL;
-        const int column = term < total ? a.radial_column[element] : -1;
+        const int here = min(total - t0, THREADS), slices = THREADS / here;
+        const int term = t0 + t % here, slice = t / here, m = term % N_RADIAL, element = element_of[term / N_RADIAL];
         const real eta = c.EtaR[m / N_SHFR], shift = c.ShfR[m % N_SHFR];
         number sum = number_of(0);
         for (int k0 = 0; k0 < p.count; k0 += THREADS) {
-            const int k = k0 + threadIdx.x;
+            const int k = k0 + t, count = min(p.count - k0, THREADS);
             __syncthreads();
             int kind = -1;
             if (k < p.count) {
@@ -239,20 +245,25 @@ DEVICE void radial_forward(const AevArguments& a, const Constants& c, const Pair
                 const number r = sqrt_of(x * x + y * y + z * z);
                 if (value_of(r) < c.Rcr) {
                     kind = p.kinds[k];
-                    tile.r[threadIdx.x] = r;
-                    cutoff(a, c.eps, r, c.Rcr, tile.f[threadIdx.x], df);
+                    tile.r[t] = r;
+                    cutoff(a, c.eps, r, c.Rcr, tile.f[t], df);
                 }
             }
-            tile.kind[threadIdx.x] = kind;
+            tile.kind[t] = kind;
             __syncthreads();
-            const int count = min(p.count - k0, THREADS);
-            for (int s = 0; s < count && column >= 0; s++) {
+            for (int s = slice; s < count && slice < slices; s += slices) {
                 if (tile.kind[s] != element) continue;
                 const number offset = tile.r[s] + -shift;
                 sum = sum + exp_of(offset * offset * -eta) * tile.f[s];
             }
         }
-        if (column >= 0) row[column + m] = (real)0.25 * result_of(sum);
+        tile.sum[t] = sum;
+        __syncthreads();
+        if (t < here) {
+            for (int s = 1; s < slices; s++) sum = sum + tile.sum[s * here + t];
+            row[term] = (real)0.25 * result_of(sum);
+        }
+        __syncthreads();
     }
 }
 
@@ -337,7 +348,7 @@ KERNEL(aev_forward, AevArguments, THREADS) {
     __syncthreads();
     const Pairs p = pairs_of(a);
     real* out = a.features + blockIdx.x * a.width;
-    radial_forward(a, c, p, tile, out);
+    radial_forward(a, c, p, tile, (int*)dynamic, out);
     const int padded_start = ((int)a.num_species + 4) / 4 * 4;
     const Near near = collect(a, c, p, memory, (int*)dynamic);
     number* factors = (number*)((int*)dynamic + padded_start) + warp_id() * (int)a.triples * FACTOR_STRIDE;
