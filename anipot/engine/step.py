@@ -65,14 +65,25 @@ class Step:
         self._coordinates = torch.zeros(num_molecules, num_slots, 3, dtype=torch.float64, device=device)
         self._cell = torch.zeros(num_molecules, 3, 3, dtype=torch.float64, device=device) if periodic else None
         self._pbc = torch.zeros(num_molecules, 3, dtype=torch.bool, device=device) if periodic else None
+        #: What was copied from the CPU last, by where it went.
+        self._loaded: dict[int, Tensor] = {}
         self._build(Composition.of(species), ask, dtype)
 
     def load(self, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None) -> None:
         """Copy the input to where the kernels read it; from (B, A, 3), (B, 3, 3) or (3, 3), and (B, 3) or (3,)."""
         self._coordinates.copy_(coordinates.detach(), non_blocking=True)
-        if self._cell is not None and self._pbc is not None and cell is not None and pbc is not None:
-            self._cell.copy_(cell.detach(), non_blocking=True)
-            self._pbc.copy_(pbc, non_blocking=True)
+        for to, given in ((self._cell, cell), (self._pbc, pbc)):
+            if to is not None and given is not None:
+                self._load_changed(to, given.detach())
+
+    def _load_changed(self, to: Tensor, given: Tensor) -> None:
+        """Copy what mostly is what it was, unless it is on the CPU, where looking takes less time than a transfer."""
+        kept = self._loaded.pop(id(to), None)
+        if given.is_cpu:
+            self._loaded[id(to)] = kept if kept is not None and torch.equal(kept, given) else given.clone()
+            if self._loaded[id(to)] is kept:
+                return
+        to.copy_(given, non_blocking=True)
 
     def _build(self, atoms: Composition, ask: Request, dtype: torch.dtype) -> None:
         parts, n = self._parts, atoms.num_atoms
