@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,7 @@ class Devices:
         self._seen: Seen | None = None
         self._copies: dict[Any, Potential] = {}
         self._threads: list[ThreadPoolExecutor] = []
+        self._process = os.getpid()
 
     def __reduce__(self) -> Any:  # copies and threads are made anew in another process, and for a copied potential
         return type(self), (self.devices,)
@@ -190,6 +192,8 @@ class Devices:
 
     def _run(self, calls: Sequence[Callable[[], SinglePoint]], home: torch.device) -> list[SinglePoint]:
         """Return the results of all calls, the first of them by this thread, on one device."""
+        if self._process != os.getpid():  # a fork, into which threads do not follow
+            self._threads, self._process = [], os.getpid()
         while len(self._threads) < len(calls) - 1:
             # One thread for each: what CUDA libraries and OpenMP keep for a thread serves the next call as well.
             number, name = torch.get_num_threads(), f"anipot-{len(self._threads) + 1}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -260,6 +263,32 @@ def test_default_devices_and_refusals() -> None:
         anipot.on_devices(model, ["gpu"])
     with pytest.raises(TypeError, match="must be a list"):
         anipot.on_devices(model, "cuda")
+
+
+FORKED = """
+import os, signal
+import torch
+import anipot
+from contracts import potential
+
+several = anipot.on_devices(potential("aev_1x", "ensemble"), ["cpu", "cpu"])
+given = torch.tensor([[8, 1, 1]] * 2), torch.rand(2, 3, 3)
+before = anipot.single_point(several, *given).forces
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # ends a process that waits for threads that are not there
+    os._exit(0 if torch.equal(anipot.single_point(several, *given).forces, before) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_has_threads_of_its_own() -> None:
+    """Workers of a data loader, for one."""
+    paths = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")]
+    more = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], env=os.environ | more, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.cuda
