@@ -76,6 +76,8 @@ def test_kernels_compute(place: torch.device) -> None:
     anipot.single_point(model, *system(place))
     assert engine_of(model).covers() == ""
     assert engine_of(model).searches == 1
+    with anipot.reference_path():
+        assert "reference_path" in engine_of(model).covers()
 
 
 def test_derivatives_of_all_kinds(place: torch.device) -> None:

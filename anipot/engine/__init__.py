@@ -20,7 +20,7 @@ from anipot.head.dense import NotCovered
 from anipot.kernels import cpu_backend, library
 from anipot.kernels.cuda import program as cuda_kernels
 from anipot.kernels.cuda.errors import CaptureError, KernelError
-from anipot.kernels.cuda.support import give_up, reason
+from anipot.kernels.cuda.support import give_up
 from anipot.potential import Potential
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Engine:
         device = self._potential.device
         if device.type == "cpu":
             return cpu_backend().reason
-        return reason(device) if device.type == "cuda" else f"the model is on {device}"
+        return cuda_kernels.reason(device) if device.type == "cuda" else f"the model is on {device}"
 
     def _update(self, kind: type[CpuPlan] | type[CudaPlan]) -> CpuPlan | CudaPlan | None:
         old, self._plan = self._plan, None
