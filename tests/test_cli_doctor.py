@@ -225,3 +225,16 @@ def test_wrong_devices_are_told(monkeypatch, capsys):
     assert "CUDA kernels are wrong here (cuda:1 graph): set ANIPOT_CUDA=launches" in capsys.readouterr().err
     assert doctor._verdict([wrong, wrong | {"instruction_set": "cuda:1"}]) == 1
     assert "set ANIPOT_CUDA=none" in capsys.readouterr().err
+
+
+@needs_compiler
+def test_a_model_that_the_kernels_of_a_device_do_not_cover(tmp_path, monkeypatch, capsys):
+    """One layer is enough for a CPU, not for a device: it is said, and not passed over."""
+    aev = AEVComputer.like_1x(2)
+    networks = [AtomicNetwork((aev.num_features, 1), torch.nn.Tanh()) for _ in range(2)]
+    model = Potential(["H", "O"], aev, ANIModel(networks), EnergyShifter([-1.0, -2.0]))
+    monkeypatch.setattr(doctor.doctor_cuda, "devices", lambda: [torch.device("cpu")])
+    with cuda_on_host():
+        found = doctor._checked("one layer", model)
+    assert found["uncovered"] == {"cpu": "a network has one layer"}
+    assert "computed by torch on cpu: a network has one layer" in capsys.readouterr().out

@@ -225,13 +225,16 @@ def _checked(name: str, model: Any) -> dict[str, Any]:
     reason = engine_of(model).covers()
     print(f"self-check of {name}: largest differences between native kernels and torch, Hartree and Hartree/Å")
     print(f"  computed by torch: {reason}" if reason else "  computed by the native kernels", flush=True)
+    uncovered = doctor_cuda.uncovered(model)
+    for device, why in uncovered.items():
+        print(f"  computed by torch on {device}: {why}", flush=True)
     found = []
     for check in chain(() if reason else self_check(model), cuda_check(model)):
         energy, forces = (_number(check[key]) for key in (_ENERGY, _FORCES))
         ok = "ok" if check["ok"] else "WRONG"
         print(f"  {check['instruction_set']:<9} {check['dtype']}  energy {energy}  forces {forces}  {ok}", flush=True)
         found.append(check)
-    return {"model": name, "covered": not reason, "reason": reason, "checks": found}
+    return {"model": name, "covered": not reason, "reason": reason, "uncovered": uncovered, "checks": found}
 
 
 def _number(value: float | None) -> str:

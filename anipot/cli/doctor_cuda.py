@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 #: Behind the name of a device whose kernels are replayed as a CUDA graph.
@@ -85,13 +86,24 @@ def devices() -> list[Any]:
     return [device for device in found if not reason(device)]
 
 
-def results(model: Any, device: Any, species: Any, coordinates: Any) -> Iterator[tuple[str, Any]]:
-    """Yield how the kernels compute a structure, and what: launched one by one, and as a CUDA graph."""
-    from copy import deepcopy
+def uncovered(model: Any) -> dict[str, str]:
+    """Return why the kernels do not compute a model, for the devices where they would but for the model itself."""
+    found = {str(device): _engine(model, device).covers() for device in devices()}
+    return {name: why for name, why in found.items() if why}
 
+
+def _engine(model: Any, device: Any) -> Any:
     from anipot.engine import Engine
 
-    engine = Engine(deepcopy(model).to(device))
+    return Engine(deepcopy(model).to(device))
+
+
+def results(model: Any, device: Any, species: Any, coordinates: Any) -> Iterator[tuple[str, Any]]:
+    """Yield how the kernels compute a structure, and what: launched one by one, and as a CUDA graph.
+
+    Nothing where they do not cover the model; ``uncovered`` says why.
+    """
+    engine = _engine(model, device)
     if engine.covers():
         return
     ask = {"forces": True, "stress": False, "atomic_energies": False, "members": False, "transfer": True}
