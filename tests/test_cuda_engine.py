@@ -233,6 +233,33 @@ def test_networks_without_room_are_tried_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_compiler
+def test_steps_of_others_give_up_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, init, room = model_at(torch.device("cpu")), Step.__init__, [3]
+    systems = [tuple(t[None] for t in molecule(n, n)) for n in (3, 5, 4)]
+    expected = [by_torch(model, *system) for system in systems]
+
+    def steps() -> list[object]:
+        return engine_of(model)._plan._runs
+
+    def limited(*args: object) -> None:
+        if len(steps()) >= room[0]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        init(*args)
+
+    with cuda_on_host():
+        assert_same(natively(model, *systems[0]), expected[0])
+        monkeypatch.setattr(Step, "__init__", limited)
+        assert_same(natively(model, *systems[1]), expected[1])
+        assert len(steps()) == 2
+        room[0] = 2
+        assert_same(natively(model, *systems[2]), expected[2])
+        assert len(steps()) == 1
+        room[0] = 0
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            anipot.single_point(model, *systems[0])
+
+
+@needs_compiler
 def test_torch_computes_where_nothing_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise KernelError("no such compiler")

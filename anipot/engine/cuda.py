@@ -94,11 +94,20 @@ class CudaPlan:
             return None
         self._runs[_KEPT - 1 :] = []  # before memory for another is taken
         try:
-            self._runs.insert(0, _Run(self.parts, species, index, kind))
+            self._runs.insert(0, self._made(species, index, kind))
         except NotCovered:  # these atoms by these networks, for want of shared memory
             self._refused = kind, species.clone()
             return None
         return self._runs[0]
+
+    def _made(self, species: Tensor, index: Tensor, kind: tuple[bool, Request, torch.dtype]) -> _Run:
+        try:
+            return _Run(self.parts, species, index, kind)
+        except torch.cuda.OutOfMemoryError:
+            if not self._runs:
+                raise
+        self._runs.clear()  # the memory of steps for other atoms is worth less than this one
+        return _Run(self.parts, species, index, kind)
 
     def _element_indices(self, species: Tensor) -> Tensor | None:
         """Return element indices on the device, or None where some are not known."""
