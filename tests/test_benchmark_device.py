@@ -63,7 +63,7 @@ def test_epochs_and_batches_of_a_device(tmp_path: Path) -> None:
     assert "training_epoch (cpu)" in printed.splitlines()
 
 
-def test_a_lease_that_ends_leaves_what_was_measured(
+def test_what_was_measured_is_there_when_time_ends(
     tool: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of three cases fit into the time; the second runs out of memory, and the file is there after each."""
