@@ -12,8 +12,10 @@ import subprocess
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ import torch
 import anipot
 from anipot.cli import doctor_cuda
 from anipot.kernels.cuda import build, driver, nvrtc, program, support
-from anipot.kernels.cuda.errors import CaptureError, KernelError
+from anipot.kernels.cuda.errors import CaptureError, CompilationError, KernelError
 from anipot.kernels.cuda.program import Arguments, f64, i64, pointer
 from anipot.kernels.cuda.programs import compile_all
 
@@ -440,3 +442,24 @@ def test_what_is_said():
     assert (found.name, found.available, found.active) == ("cuda", True, True)
     assert torch.cuda.get_device_name() in found.reason
     assert doctor_cuda.section()["cuda:0"].endswith("GiB: kernels")
+
+
+def test_one_program_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others do: the device is not given up, and the compiler not asked again."""
+    asked = []
+
+    def loaded(name: str, macros: Mapping[str, Any], index: int) -> None:
+        asked.append(name)
+        raise CompilationError(f"{name} does not compile")
+
+    monkeypatch.setattr(program, "loaded", loaded)
+    monkeypatch.setattr(program, "_refused", {})
+    monkeypatch.setattr(support, "_noticed", set())
+    monkeypatch.setattr(support, "_reasons", {0: ""})
+    device = torch.device("cuda", 0)
+    with pytest.warns(UserWarning, match=r"aev does not compile\. torch operations"), pytest.raises(CompilationError):
+        program.program("aev", {"N_SHFA": 3}, device)
+    with pytest.raises(CompilationError, match="aev does not compile"):
+        program.program("aev", {"N_SHFA": 3}, device)
+    assert asked == ["aev"]
+    assert support.reason(device) == ""

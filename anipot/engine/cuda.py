@@ -16,6 +16,9 @@ from anipot.kernels.cuda.aev import ready
 from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
 from anipot.kernels.cuda.support import setting
 
+#: What is asked for: whether there are cells, which results, and their dtype.
+Kind = tuple[bool, Request, torch.dtype]
+
 #: Steps that are kept: a dynamics needs one, several structures taking turns some more.
 _KEPT = 4
 #: Neighbors of an atom that there is room for at first: more than liquids and molecules have within 5.2 Å.
@@ -77,10 +80,19 @@ class CudaPlan:
             run.start(coordinates, cell, pbc)
             self._changed = self.parts.changed(run.present)  # while the device computes
             values = run.finish(coordinates.device)
-            if values is not None or not run.grown:
+            if values is not None or not run.too_small:
                 return values
+            run = self._larger(run, species)
 
-    def _run_for(self, species: Tensor, kind: tuple[bool, Request, torch.dtype]) -> _Run | None:
+    def _larger(self, run: _Run, species: Tensor) -> _Run:
+        """Return a run with more room for neighbors in the place of one."""
+        self._runs.remove(run)
+        index, kind, capacity = run.index, run.kind, -(-int(1.25 * run.needed) // 8) * 8
+        run.clear()  # before memory for the other is taken
+        self._runs.insert(0, self._made(species, index, kind, capacity))
+        return self._runs[0]
+
+    def _run_for(self, species: Tensor, kind: Kind) -> _Run | None:
         for i, run in enumerate(self._runs):
             if run.kind == kind and run.serves(species):
                 if i:
@@ -94,20 +106,20 @@ class CudaPlan:
             return None
         self._runs[_KEPT - 1 :] = []  # before memory for another is taken
         try:
-            self._runs.insert(0, self._made(species, index, kind))
+            self._runs.insert(0, self._made(species, index, kind, _CAPACITY))
         except NotCovered:  # these atoms by these networks, for want of shared memory
             self._refused = kind, species.clone()
             return None
         return self._runs[0]
 
-    def _made(self, species: Tensor, index: Tensor, kind: tuple[bool, Request, torch.dtype]) -> _Run:
+    def _made(self, species: Tensor, index: Tensor, kind: Kind, capacity: int) -> _Run:
         try:
-            return _Run(self.parts, species, index, kind)
+            return _Run(self.parts, species, index, kind, capacity)
         except torch.cuda.OutOfMemoryError:
             if not self._runs:
                 raise
         self._runs.clear()  # the memory of steps for other atoms is worth less than this one
-        return _Run(self.parts, species, index, kind)
+        return _Run(self.parts, species, index, kind, capacity)
 
     def _element_indices(self, species: Tensor) -> Tensor | None:
         """Return element indices on the device, or None where some are not known."""
@@ -133,22 +145,27 @@ def _check(parts: Parts) -> None:
 class _Run:
     """A step for certain atoms, with the graph made of it."""
 
-    def __init__(self, parts: Parts, species: Tensor, index: Tensor, kind: tuple[bool, Request, torch.dtype]) -> None:
-        self._parts, self._index, self.kind = parts, index, kind
+    def __init__(self, parts: Parts, species: Tensor, index: Tensor, kind: Kind, capacity: int) -> None:
+        self.index, self.kind = index, kind
         #: The tensor itself, which is most of the time the one that comes again, and what is in it.
         self._given = None if species.is_inference() else (species, species._version)
         self._kept = species.clone()
-        #: Whether the last call had more neighbors than there was room for: there is now.
-        self.grown = False
-        self._make(_CAPACITY)
-
-    def _make(self, capacity: int) -> None:
-        periodic, ask, dtype = self.kind
+        #: Neighbors that an atom had in the last call, at most.
+        self.needed = 0
+        self._to_capture, self._calls = _can_capture(index.device), 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._to_capture = _can_capture(self._index.device)
-        self._calls = 0
-        self._step = Step(self._parts, self._index, periodic, ask, dtype, capacity)
+        periodic, ask, dtype = kind
+        self._step = Step(parts, index, periodic, ask, dtype, capacity)
         self.present = self._step.present
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the last call had more neighbors than there is room for."""
+        return self.needed > self._step.capacity
+
+    def clear(self) -> None:
+        """Let go of the memory; nothing can be computed any more."""
+        del self._graph, self._step
 
     def serves(self, species: Tensor) -> bool:
         """Whether these are the atoms of the step."""
@@ -169,17 +186,14 @@ class _Run:
             self._step.launch()
 
     def finish(self, place: torch.device) -> Values | None:
-        """Wait, and return the values; None where torch has to look at the input, or where lists have ``grown``."""
+        """Wait, and return the values; None where torch has to look at the input, or where it is ``too_small``."""
         # One transfer for everything where the results go to the CPU; else for the report alone.
         outputs = self._step.outputs
         values = outputs.views(outputs.buffer.to(place, copy=True))
         status = values.pop("status").tolist()
-        self.grown = status[NEIGHBORS] > self._step.capacity
-        if status[ONE_SPOT] or status[NOT_FINITE] or status[OVERFLOW]:
-            self.grown = False
-            return None
-        if self.grown:
-            self._make(-(-int(1.25 * status[NEIGHBORS]) // 8) * 8)
+        wrong = status[ONE_SPOT] or status[NOT_FINITE] or status[OVERFLOW]
+        self.needed = 0 if wrong else status[NEIGHBORS]
+        if wrong or self.too_small:
             return None
         _, ask, _ = self.kind
         if not ask.members:

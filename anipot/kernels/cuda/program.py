@@ -12,7 +12,7 @@ from torch import Tensor
 from anipot.kernels.cuda import support
 from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer
 from anipot.kernels.cuda.build import SOURCES, loaded
-from anipot.kernels.cuda.errors import CaptureError, KernelError
+from anipot.kernels.cuda.errors import CaptureError, CompilationError, KernelError
 from anipot.kernels.library import switched_off
 
 __all__ = [
@@ -58,6 +58,8 @@ class Program(Protocol):
 Builder = Callable[[str, Mapping[str, Any]], Program]
 
 _host: Builder | None = None
+#: What the compiler has said of programs that it refused.
+_refused: dict[Any, str] = {}
 
 
 @contextmanager
@@ -103,16 +105,25 @@ def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Progr
 
     Raises
     ------
+    CompilationError
+        If the compiler refuses it. One warning says so; it is not compiled again.
     KernelError
-        If it cannot be compiled or loaded. Nothing is ``wanted`` on the device from then on.
+        If it cannot be loaded, or the compiler fails. Nothing is ``wanted`` on the device from then on.
     """
     if _host is not None:
         return _host(name, macros)
     if device.type != "cuda":
         raise KernelError(f"{name} is a program for CUDA devices, not for {device}")
     index = torch.cuda.current_device() if device.index is None else device.index
+    key = name, tuple(sorted(macros.items())), index
+    if key in _refused:
+        raise CompilationError(_refused[key])
     try:
         return loaded(name, macros, index)
+    except CompilationError as error:
+        _refused[key] = str(error)
+        support.notice(f"{error}. torch operations compute instead; please report it.")
+        raise
     except KernelError as error:
         if not isinstance(error, CaptureError):
             support.give_up(index, str(error))

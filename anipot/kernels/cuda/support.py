@@ -79,15 +79,20 @@ def give_up(index: int, why: str) -> None:
     _reasons[index] = why
 
 
+def notice(message: str) -> None:
+    """Warn of something once."""
+    if message not in _noticed:
+        _noticed.add(message)
+        warnings.warn(message, stacklevel=4)
+
+
 def works(index: int) -> bool:
     """Whether kernels compute on a device; where not, one warning says why."""
     why = reason(index)
-    if why and why not in _noticed:
-        _noticed.add(why)
-        warnings.warn(
+    if why:
+        notice(
             f"no CUDA kernels on cuda:{index}: {why}. torch operations compute instead, which takes longer and more "
-            "memory. `anipot doctor` shows what is found.",
-            stacklevel=3,
+            "memory. `anipot doctor` shows what is found."
         )
     return not why
 
