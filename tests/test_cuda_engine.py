@@ -111,6 +111,8 @@ def test_the_model_changes(place: torch.device) -> None:
     assert_same(natively(model, *system), by_torch(model, *system))
     member.linears[0].weight = torch.nn.Parameter(1.2 * member.linears[0].weight.detach())  # somewhere else
     assert_same(natively(model, *system), by_torch(model, *system))
+    model.representation.EtaA.mul_(1.05)
+    assert_same(natively(model, *system), by_torch(model, *system))
     model.shifter.self_energies.add_(1.0)
     assert_same(natively(model, *system), by_torch(model, *system))
     member.activation.alpha = 0.3

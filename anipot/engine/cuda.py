@@ -15,6 +15,7 @@ from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.cuda.aev import ready
 from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
 from anipot.kernels.cuda.support import setting
+from anipot.kernels.specs import AEV_CONSTANTS
 
 #: What is asked for: whether there are cells, which results, and their dtype.
 Kind = tuple[bool, Request, torch.dtype]
@@ -44,6 +45,7 @@ class CudaPlan:
     def __init__(self, parts: Parts, old: object) -> None:
         self.parts = parts
         _check(parts)
+        self._versions = _versions(parts)
         self._runs: list[_Run] = []
         self._changed = False
         #: What the last step that there is no memory for was asked for.
@@ -58,6 +60,9 @@ class CudaPlan:
     def changed(self) -> bool:
         """Whether anything that the last call has used is not what it was when the plan was made."""
         return self._changed
+
+    def _differs(self, present: list[bool]) -> bool:
+        return self.parts.changed(present) or self._versions != _versions(self.parts)
 
     def run(
         self,
@@ -78,7 +83,7 @@ class CudaPlan:
         self.searches += 1
         while True:
             run.start(coordinates, cell, pbc)
-            self._changed = self.parts.changed(run.present)  # while the device computes
+            self._changed = self._differs(run.present)  # while the device computes
             values = run.finish(coordinates.device)
             if values is not None or not run.too_small:
                 return values
@@ -99,7 +104,7 @@ class CudaPlan:
                     self._runs.insert(0, self._runs.pop(i))
                 return run
         if self._refused is not None and self._refused[0] == kind and _same(species, self._refused[1]):
-            self._changed = self.parts.changed([True] * self.parts.num_species)  # there may be room for others
+            self._changed = self._differs([True] * self.parts.num_species)  # there may be room for others
             return None
         index = self._element_indices(species)
         if index is None:
@@ -132,6 +137,12 @@ class CudaPlan:
         if bool(((index < -1) | (index >= self.parts.num_species)).any()):
             return None
         return index
+
+
+def _versions(parts: Parts) -> list[int]:
+    """Return how often the constants of the AEVs were written to: unlike weights, they are copied into a step."""
+    constants = (getattr(parts.aev, name) for name in AEV_CONSTANTS)
+    return [0 if t.is_inference() else t._version for t in constants]
 
 
 def _check(parts: Parts) -> None:
