@@ -98,11 +98,15 @@ class SpeciesConverter(nn.Module):
             return torch.ops.anipot.element_indices(atomic_numbers, " ".join(self.elements))
         _check_integers(atomic_numbers)
         atomic_numbers = atomic_numbers.long()
-        inside = atomic_numbers.clamp(-1, MAX_ATOMIC_NUMBER)
-        index = self.index_of[torch.where(inside == atomic_numbers, inside, 0)]
+        index = self.lookup(atomic_numbers)
         if (index == -2).any():
             raise ValueError(_unknown_element(atomic_numbers, index == -2, self.elements))
         return index
+
+    def lookup(self, atomic_numbers: Tensor) -> Tensor:
+        """Return the element indices of atomic numbers, int64, -2 for those that are not known; ghosts stay -1."""
+        inside = atomic_numbers.clamp(-1, MAX_ATOMIC_NUMBER)
+        return self.index_of[torch.where(inside == atomic_numbers, inside, 0)]
 
 
 def _element_indices(atomic_numbers: Tensor, elements: str) -> Tensor:

@@ -255,19 +255,11 @@ def self_check(model: Any) -> Iterator[dict[str, Any]]:
         Instruction set, dtype, the largest differences, and whether they are below ``BOUNDS``. A difference is None
         where it is not a finite number, or where the kernels computed nothing.
     """
-    from copy import deepcopy
-
-    import torch
-
-    from anipot import reference_path, single_point
     from anipot.engine import Engine
     from anipot.kernels import instruction_set
 
     species, coordinates = molecule(model)
-    for dtype in BOUNDS:
-        one = deepcopy(model).to(getattr(torch, dtype))
-        with reference_path():
-            reference = single_point(one, species, coordinates)
+    for dtype, one, reference in _references(model, species, coordinates):
         for name in _usable():
             with instruction_set(name):
                 # An engine of its own, since an engine stays with the instruction set that it began with; and called
@@ -279,20 +271,29 @@ def self_check(model: Any) -> Iterator[dict[str, Any]]:
 
 def cuda_check(model: Any) -> Iterator[dict[str, Any]]:
     """Compare the CUDA kernels with plain torch operations on the CPU, on every device, as ``self_check`` does."""
+    devices = doctor_cuda.devices()
+    if not devices:
+        return
+    species, coordinates = molecule(model)
+    for dtype, one, reference in _references(model, species, coordinates):
+        for device in devices:
+            for name, values in doctor_cuda.results(one, device, species, coordinates):
+                yield {"instruction_set": name, "dtype": dtype} | _differences(one, reference, values, BOUNDS[dtype])
+
+
+def _references(model: Any, species: Any, coordinates: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each dtype, a copy of the model in it, and what plain torch operations compute."""
     from copy import deepcopy
 
     import torch
 
     from anipot import reference_path, single_point
 
-    species, coordinates = molecule(model)
-    for device in doctor_cuda.devices():
-        for dtype in BOUNDS:
-            one = deepcopy(model).to(getattr(torch, dtype))
-            with reference_path():
-                reference = single_point(one, species, coordinates)
-            for name, values in doctor_cuda.results(one, device, species, coordinates):
-                yield {"instruction_set": name, "dtype": dtype} | _differences(one, reference, values, BOUNDS[dtype])
+    for dtype in BOUNDS:
+        one = deepcopy(model).to(getattr(torch, dtype))
+        with reference_path():
+            reference = single_point(one, species, coordinates)
+        yield dtype, one, reference
 
 
 def _differences(model: Any, reference: Any, values: Any, bound: float) -> dict[str, Any]:

@@ -131,9 +131,7 @@ class CudaPlan:
         potential = self.parts.potential
         index = species.to(potential.device)
         if potential.periodic_table_index:
-            table = potential.converter.index_of
-            inside = index.clamp(-1, len(table) - 2)
-            index = torch.where(inside == index, table[inside], -2)
+            index = potential.converter.lookup(index)
         if bool(((index < -1) | (index >= self.parts.num_species)).any()):
             return None
         return index

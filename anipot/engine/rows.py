@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from anipot.engine.parts import Parts, Request
 from anipot.head.dense import NotCovered
-from anipot.kernels import aev as operations
 from anipot.kernels.cuda import aev
 from anipot.kernels.cuda.network_plan import DoesNotFit
 from anipot.kernels.cuda.networks import Networks
@@ -25,6 +26,8 @@ class Rows:
     ----------
     parts
         Of the potential.
+    of_aev
+        Constants and sizes of the AEVs, as ``anipot.kernels.aev`` gives them.
     search
         The neighbors.
     atom_of
@@ -36,16 +39,22 @@ class Rows:
     """
 
     def __init__(
-        self, parts: Parts, search: Search, atom_of: Tensor, present: list[bool], gradients: Tensor | None
+        self,
+        parts: Parts,
+        of_aev: tuple[Tensor, list[int]],
+        search: Search,
+        atom_of: Tensor,
+        present: list[bool],
+        gradients: Tensor | None,
     ) -> None:
-        self.parts, self.device, self.gradients = parts, atom_of.device, gradients
-        constants, sizes = operations.constants_and_sizes(parts.aev, parts.cutoff_kind)
+        self.parts, self.device = parts, atom_of.device
+        constants, sizes = of_aev
         self.sizes = tuple(sizes)
         radial, angular, self.width = aev.columns(sizes, present)
         #: Of the full feature vector, in the order of the columns that are kept.
         self.columns = _kept_columns(radial, angular, sizes)
         self._tables = [torch.tensor(t, dtype=torch.int32, device=self.device) for t in (radial, angular)]
-        n, capacity = search.atoms.num_atoms, search.neighbor.shape[1]  # type: ignore[union-attr]
+        n, capacity = search.atoms.num_atoms, search.capacity
         self._scratch = None
         if capacity > aev.NEAR:
             size = aev.scratch_bytes(n * capacity, parts.dtype, dual=False)
@@ -148,16 +157,12 @@ def _counts_between(counts: list[int], first: int, stop: int) -> list[int]:
 
 def _kept_columns(radial: list[int], angular: list[int], sizes: list[int]) -> list[int]:
     """Return for each column that is kept its place among all of them."""
-    num_species, _, _, *n = sizes
-    per_radial, per_angular = n[0] * n[1], n[2] * n[3] * n[4] * n[5]
+    all_radial, all_angular, _ = aev.columns(sizes)
     kept: list[int] = []
-    for e, column in enumerate(radial):
-        if column >= 0:
-            kept += range(e * per_radial, (e + 1) * per_radial)
-    at = num_species * per_radial
-    for e in range(num_species):
-        for f in range(e, num_species):
-            if angular[e * num_species + f] >= 0:
-                kept += range(at, at + per_angular)
-            at += per_angular
+    for mine, every, length in (
+        (radial, all_radial, math.prod(sizes[3:5])),
+        (angular, all_angular, math.prod(sizes[5:])),
+    ):
+        for column, place in zip(mine, every, strict=True):
+            kept += range(place, place + length) if column >= 0 else ()
     return kept

@@ -12,6 +12,7 @@ from anipot.engine.parts import Parts, Request
 from anipot.engine.rows import RowBlock, Rows
 from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.cuda.aev import NEAR, macros
+from anipot.kernels.cuda.arguments import precision
 from anipot.kernels.cuda.composition import Composition
 from anipot.kernels.cuda.programs import compile_all
 from anipot.kernels.cuda.results import Results
@@ -47,10 +48,9 @@ class Step:
     ) -> None:
         self.device, self.capacity = species.device, capacity
         self._parts = parts
-        double = {"ANIPOT_DOUBLE": 1} if parts.dtype is torch.float64 else {}
-        _, sizes_of_aev = constants_and_sizes(parts.aev, parts.cutoff_kind)
-        for_aevs = macros(sizes_of_aev, parts.dtype, crowded=capacity > NEAR)
-        compile_all([("search", double), ("results", double), ("aev", for_aevs)], self.device)
+        self._aev = constants_and_sizes(parts.aev, parts.cutoff_kind)
+        for_all, for_aevs = precision(parts.dtype), macros(self._aev[1], parts.dtype, crowded=capacity > NEAR)
+        compile_all([("search", for_all), ("results", for_all), ("aev", for_aevs)], self.device)
         (num_molecules, num_slots), device = species.shape, species.device
         outputs = parts.num_members if ask.members else 1
         sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}
@@ -122,7 +122,7 @@ class Step:
         if ask.forces or ask.stress:
             shape = (outputs, n, self.capacity, 3)
             self._gradients = torch.empty(shape, dtype=parts.dtype, device=self.device)
-        rows = Rows(parts, self._search, self._atom_of, self.present, self._gradients)
+        rows = Rows(parts, self._aev, self._search, self._atom_of, self.present, self._gradients)
         self._blocks = [RowBlock(rows, first, stop, counts, ask) for first, stop in rows.blocks(n, outputs)]
 
     def launch(self) -> None:

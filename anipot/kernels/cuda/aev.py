@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.cuda.errors import KernelError
-from anipot.kernels.cuda.program import Arguments, Program, fill, i64, pointer, program
+from anipot.kernels.cuda.program import Arguments, Program, fill, i64, pointer, precision, program
 
 THREADS, WARPS = 128, 4
 #: Angular neighbors that have room in shared memory (aev.cu).
@@ -64,10 +64,8 @@ def macros(
     _, cutoff_kind, order, *numbers = sizes
     names = ("N_ETAR", "N_SHFR", "N_ETAA", "N_ZETA", "N_SHFA", "N_SHFZ")
     found = dict(zip(names, numbers, strict=True)) | {"SMOOTH_CUTOFF": order if cutoff_kind == 1 else 0}
-    if dtype == torch.float64:
-        found["ANIPOT_DOUBLE"] = 1
     options = {"ANIPOT_DUAL": dual, "ANIPOT_CROWDED": crowded, "ANIPOT_UNSTAGED": not staged}
-    return found | {name: 1 for name, wanted in options.items() if wanted}
+    return found | precision(dtype) | {name: 1 for name, wanted in options.items() if wanted}
 
 
 def variants() -> list[tuple[str, dict[str, int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 pointer, i64, f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -35,6 +36,11 @@ def as_grid(grid: Grid) -> tuple[int, int, int]:
     """Return the blocks along each of three axes."""
     x, y, z = (*((grid,) if isinstance(grid, int) else grid), 1, 1)[:3]
     return x, y, z
+
+
+def precision(dtype: torch.dtype) -> dict[str, int]:
+    """Return the macros that make `real` (common.h) a float or a double."""
+    return {"ANIPOT_DOUBLE": 1} if dtype is torch.float64 else {}
 
 
 def fill(arguments: A, **values: Tensor | int | float | None) -> A:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.cuda.network_plan import SHAPES, UNIT, Device, Places, Problem, Shape, places, plan, tasks
-from anipot.kernels.cuda.program import Arguments, Program, f64, fill, i64, pointer, program
+from anipot.kernels.cuda.program import Arguments, Program, f64, fill, i64, pointer, precision, program
 
 
 class Layer(Protocol):
@@ -229,8 +229,7 @@ def _spec(layer: Layer, in_units: bool) -> _LayerSpec:
 
 
 def _macros(shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
-    macros = {"ANIPOT_ROWS": shape.rows, "ANIPOT_STAGES": shape.stages}
-    return macros | ({"ANIPOT_DOUBLE": 1} if dtype is torch.float64 else {})
+    return {"ANIPOT_ROWS": shape.rows, "ANIPOT_STAGES": shape.stages} | precision(dtype)
 
 
 def variants() -> list[tuple[str, dict[str, Any]]]:

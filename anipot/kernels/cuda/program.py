@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.cuda import support
-from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer
+from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer, precision
 from anipot.kernels.cuda.build import SOURCES, loaded
 from anipot.kernels.cuda.errors import CaptureError, CompilationError, KernelError
 from anipot.kernels.library import switched_off
@@ -27,6 +27,7 @@ __all__ = [
     "i64",
     "on_host",
     "pointer",
+    "precision",
     "program",
     "reason",
     "wanted",

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from anipot.kernels.cuda.program import Arguments, fill, i64, pointer, program
+from anipot.kernels.cuda.program import Arguments, fill, i64, pointer, precision, program
 from anipot.kernels.cuda.search import Search
 
 #: Atoms whose energies one block adds up.
@@ -18,7 +18,7 @@ WARPS, CHUNK_THREADS, SUMS = 8, 256, 10
 
 def variants() -> list[tuple[str, dict[str, int]]]:
     """Return all sources and macros that are compiled."""
-    return [("results", {}), ("results", {"ANIPOT_DOUBLE": 1})]
+    return [("results", precision(dtype)) for dtype in (torch.float32, torch.float64)]
 
 
 class ResultsArguments(Arguments):
@@ -92,21 +92,20 @@ class Results:
         atoms, device = search.atoms, search.atoms.device
         self.search, self.outputs = search, members if each else 1
         shape = self.outputs, atoms.num_molecules, atoms.num_slots, atoms.num_atoms
-        macros = {"ANIPOT_DOUBLE": 1} if search.vectors.dtype == torch.float64 else {}
-        self._program = program("results", macros, device)
+        self._program = program("results", precision(search.vectors.dtype), device)
 
         def zeros(wanted: bool, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
             return torch.zeros(shape, dtype=dtype, device=device) if wanted else None
 
         count, num_molecules, num_slots, n = shape
-        made = {
+        places: Mapping[str, Tensor | None] = outputs or {
             "energies": zeros(True, count, num_molecules),
             "atomic_energies": zeros(atomic_energies, count, num_slots),
             "forces": zeros(forces, count, num_slots, 3, dtype=dtype),
             "stress": zeros(stress, count, num_molecules, 3, 3, dtype=dtype),
         }
-        for name, tensor in made.items():
-            setattr(self, name, tensor if outputs is None else outputs.get(name))
+        for name in ("energies", "atomic_energies", "forces", "stress"):
+            setattr(self, name, places.get(name))
         chunks = [
             (b, first, min(CHUNK_ATOMS, size - first))
             for b, size in enumerate(atoms.sizes)

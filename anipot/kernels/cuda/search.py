@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anipot.kernels.cuda.composition import Composition
-from anipot.kernels.cuda.program import Arguments, f64, fill, i64, pointer, program
+from anipot.kernels.cuda.program import Arguments, f64, fill, i64, pointer, precision, program
 
 #: Atoms up to which a molecule is searched without bins, in a single launch (DIRECT_ATOMS of search.cu).
 DIRECT_ATOMS = 512
@@ -26,7 +26,7 @@ _NUMBERS_OF_LATTICE = 36
 
 def variants() -> list[tuple[str, dict[str, int]]]:
     """Return all sources and macros that are compiled."""
-    return [("search", {}), ("search", {"ANIPOT_DOUBLE": 1})]
+    return [("search", precision(dtype)) for dtype in (torch.float32, torch.float64)]
 
 
 class SearchArguments(Arguments):
@@ -106,8 +106,7 @@ class Search:
             raise ValueError(f"the cutoff of a neighbor search must be positive and finite, got {cutoff}")
         self.atoms, self.capacity = atoms, 0 if capacity is None else capacity
         self.is_direct = max(atoms.sizes, default=0) <= DIRECT_ATOMS
-        macros = {"ANIPOT_DOUBLE": 1} if dtype == torch.float64 else {}
-        self._program = program("search", macros, atoms.device)
+        self._program = program("search", precision(dtype), atoms.device)
         self._arguments = SearchArguments(n=atoms.num_atoms, cutoff=cutoff, near_cutoff=near_cutoff)
         n = atoms.num_atoms
         self.count = self._integers(n)
