@@ -9,22 +9,27 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from anipot.kernels.cuda import build as sources
+from anipot.kernels.cuda import nvrtc
 from anipot.kernels.cuda.program import SOURCES, Arguments, Grid, as_grid, on_host
+from cuda_on_host.ptx import translate
 
 COMPILER = os.environ.get("CXX", "g++")
-FLAGS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-DANIPOT_HOST=1"]
+FLAGS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fno-strict-aliasing"]
 
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a C++ compiler; no {COMPILER}")
 
 #: What tests run with, unless they say otherwise.
 SEED = int(os.environ.get("CUDA_ON_HOST_SEED", "1"))
+#: What is compiled for the host: the "source", or what NVRTC makes of it for an architecture, such as "compute_90".
+KIND = os.environ.get("CUDA_ON_HOST", "source")
 #: Order in which threads run between barriers.
 _seed = 0
 
@@ -76,34 +81,50 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _built(name: str, macros: tuple[tuple[str, Any], ...]) -> HostProgram:
-    here = Path(__file__).parent
-    files = sorted([*SOURCES.iterdir(), here / "cuda_on_host.h"])
-    command = [COMPILER, *FLAGS, f"-I{here}", f"-I{SOURCES}", *(f"-D{key}={value}" for key, value in macros)]
-    digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in files))
-    target = _folder() / f"{name}-{digest.hexdigest()[:24]}.so"
-    if not target.exists():
-        scratch = target.with_suffix(f".{os.getpid()}")
-        subprocess.run([*command, "-x", "c++", str(SOURCES / f"{name}.cu"), "-o", str(scratch)], check=True)
-        os.replace(scratch, target)
+def _built(name: str, macros: tuple[tuple[str, Any], ...], kind: str) -> HostProgram:
+    if kind == "source":
+        text = (SOURCES / f"{name}.cu").read_text("utf-8")
+        defined = (f"-D{key}={value}" for key, value in macros)
+        target = compiled(f"{name}-{kind}", text, "-DANIPOT_HOST=1", "-Wno-unknown-pragmas", *defined)
+    else:
+        target = compiled(f"{name}-{kind}", translate(_ptx(name, macros, kind)))
     return HostProgram(ctypes.CDLL(str(target)))
 
 
-def build(name: str, macros: Mapping[str, Any]) -> HostProgram:
-    """Return a source compiled with these macros."""
-    return _built(name, tuple(sorted(macros.items())))
+def compiled(name: str, text: str, *options: str) -> Path:
+    """Return the library made of a text in C++, which is kept for the next time."""
+    here = Path(__file__).parent
+    command = [COMPILER, *FLAGS, *options, f"-I{here}", f"-I{SOURCES}"]
+    headers = [path.read_text("utf-8") for path in sorted([*SOURCES.glob("*.h"), *here.glob("*.h")])]
+    digest = hashlib.sha256("".join([repr(command), text, *headers]).encode())
+    target = _folder() / f"{name}-{digest.hexdigest()[:24]}.so"
+    if not target.exists():
+        scratch = target.with_suffix(f".{os.getpid()}")
+        subprocess.run([*command, "-x", "c++", "-", "-o", str(scratch)], input=text.encode(), check=True)
+        os.replace(scratch, target)
+    return target
+
+
+def _ptx(name: str, macros: tuple[tuple[str, Any], ...], target: str) -> str:
+    """Return a program as compilers give it to the driver of a device that they do not know."""
+    for compiler in nvrtc.installed(nvrtc.MAJORS):
+        if int(target.removeprefix("compute_")) not in compiler.architectures:
+            continue
+        code = compiler.compile(name, sources._text(f"{name}.cu"), sources._headers(), dict(macros), target)
+        return code.rstrip(b"\0").decode()
+    pytest.skip(f"needs NVRTC for {target}; the package nvidia-cuda-nvrtc-cu12 has it")
 
 
 @contextmanager
-def cuda_on_host(seed: int = SEED) -> Iterator[None]:
+def cuda_on_host(seed: int = SEED, kind: str = KIND) -> Iterator[None]:
     """Compute with the CUDA kernels, compiled for the host, inside this context.
 
-    Seed 0 lets all warps go on together; with others, some are slow.
+    Seed 0 lets all warps go on together; with others, some are slow. The kind is as of ``KIND``.
     """
     global _seed
     before, _seed = _seed, seed
     try:
-        with on_host(build):
+        with on_host(lambda name, macros: _built(name, tuple(sorted(macros.items())), kind)):
             yield
     finally:
         _seed = before

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -57,11 +58,16 @@ struct Slot {
     alignas(16) unsigned char value[16];
 };
 
-static const size_t STACK = 64 * 1024;
+#ifndef HOST_STACK
+#define HOST_STACK (64 * 1024)
+#endif
+static const size_t STACK = HOST_STACK;
 static std::vector<Fiber> fibers;
 static std::vector<Slot> slots;  // two for each thread
 static std::vector<char> stacks, memory;
 static unsigned char* shared;
+static size_t dynamic_size;
+static std::vector<unsigned char> static_shared;  // of programs in PTX; sources have variables
 static jmp_buf scheduler;
 static Body body;
 static const void* arguments;
@@ -203,6 +209,7 @@ extern "C" int anipot_host_launch(host::Body body, long long x, long long y, lon
     stacks.resize(threads * STACK);
     memory.resize(shared + 64);
     host::shared = (unsigned char*)(((size_t)memory.data() + 15) / 16 * 16);
+    host::dynamic_size = shared;
     host::body = body;
     host::arguments = arguments;
     blockDim = {(unsigned)threads, 1, 1};
@@ -212,6 +219,7 @@ extern "C" int anipot_host_launch(host::Body body, long long x, long long y, lon
             for (unsigned i = 0; i < x; i++) {
                 blockIdx = {i, j, k};
                 memset(host::shared, 0xff, shared);  // NaN, and -1
+                std::fill(static_shared.begin(), static_shared.end(), 0xff);
                 run_block(threads, seed == 0, random);
             }
     return 0;
