@@ -145,11 +145,12 @@ def test_kept_by_all_that_matters(folder, changed, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("what", ["probe.cu", "common.h"])
-def test_a_changed_source_is_another_program(folder, what, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("what", "programs"), [("aev.cu", 2), ("near.h", 2), ("common.h", 2), ("layers.h", 1)])
+def test_a_changed_source_is_another_program(folder, what, programs, monkeypatch, tmp_path):
+    """So is one that includes what has changed, by whatever way, and no other."""
     compiled = []
     monkeypatch.setattr(nvrtc.Compiler, "compile", lambda self, *what: compiled.append(what) or b"code")
-    build.machine_code("probe", {}, 90, COMPILERS[0])
+    build.machine_code("aev", {}, 90, COMPILERS[0])
     sources = tmp_path / "sources"
     sources.mkdir()
     for path in build.SOURCES.iterdir():
@@ -158,11 +159,11 @@ def test_a_changed_source_is_another_program(folder, what, monkeypatch, tmp_path
     build._text.cache_clear()
     build._headers.cache_clear()
     try:
-        build.machine_code("probe", {}, 90, COMPILERS[0])
+        build.machine_code("aev", {}, 90, COMPILERS[0])
     finally:
         build._text.cache_clear()
         build._headers.cache_clear()
-    assert len(compiled) == 2
+    assert len(compiled) == programs
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "other"])

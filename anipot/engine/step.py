@@ -89,14 +89,7 @@ class Step:
         parts, n = self._parts, atoms.num_atoms
         status, shifter = self.outputs.tensors["status"], parts.shifter
         constants = shifter.self_energies.detach()
-        self._search = Search(
-            atoms,
-            parts.aev.Rcr,
-            near_cutoff=parts.aev.Rca,
-            capacity=self.capacity,
-            dtype=parts.dtype,
-            status=status,
-        )
+        self._search = Search(atoms, parts.aev.Rcr, capacity=self.capacity, dtype=parts.dtype, status=status)
         self._results = Results(
             self._search,
             constants[: parts.num_species],

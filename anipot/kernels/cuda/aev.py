@@ -14,7 +14,7 @@ from anipot.kernels.cuda.errors import KernelError
 from anipot.kernels.cuda.program import Arguments, Program, fill, i64, pointer, precision, program
 
 THREADS, WARPS = 128, 4
-#: Angular neighbors that have room in shared memory (aev.cu).
+#: Angular neighbors that have room in shared memory (near.h).
 NEAR = 128
 #: Bytes of shared memory that a row of gradients may take.
 _STAGED = 24 * 1024
@@ -25,7 +25,7 @@ _MOST_TERMS = 2048
 
 
 class AevArguments(Arguments):
-    """Those of both kernels of aev.cu."""
+    """Those of both kernels of aev.cu (aev_arguments.h)."""
 
     _fields_ = (
         ("num_species", i64),
@@ -130,7 +130,7 @@ def forward_memory(sizes: Sequence[int], dtype: torch.dtype, dual: bool, limit: 
 
 
 def row_bytes(sizes: Sequence[int], dtype: torch.dtype, width: int, radial: int) -> int:
-    """Return the shared memory of a row of gradients, ``radial`` columns of which are of radial terms (aev.cu)."""
+    """Return the shared memory of a row of gradients (gradient_rows.h); ``radial`` columns are of radial terms."""
     unit, terms = 16 // dtype.itemsize, math.prod(sizes[5:])
     of_pair = (-(-terms // unit) | 1) * unit
     return dtype.itemsize * (-(-radial // unit) * unit + (width - radial) // terms * of_pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -17,6 +18,8 @@ from anipot.kernels.cuda.errors import CaptureError
 
 #: Where the sources are.
 SOURCES = Path(__file__).parent / "source"
+
+_INCLUDE = re.compile(r'^#include "(.+?)"', re.MULTILINE)
 
 Key = tuple[str, tuple[str, ...], int]
 
@@ -46,7 +49,7 @@ def machine_code(name: str, macros: Mapping[str, Any], architecture: int, compil
     KernelError
         If the compiler does not know the architecture, or fails.
     """
-    source, headers, target = _text(f"{name}.cu"), _headers(), compiler.target(architecture)
+    source, headers, target = _text(f"{name}.cu"), _headers(f"{name}.cu"), compiler.target(architecture)
     key = {
         "source": source,
         "headers": headers,
@@ -64,8 +67,13 @@ def _text(name: str) -> str:
 
 
 @cache
-def _headers() -> dict[str, str]:
-    return {path.name: _text(path.name) for path in sorted(SOURCES.glob("*.h"))}
+def _headers(name: str) -> dict[str, str]:
+    """Return the texts of all that a file includes, by their names; but not what only a host has."""
+    found: dict[str, str] = {}
+    for header in _INCLUDE.findall(_text(name)):
+        if (SOURCES / header).is_file():
+            found |= {header: _text(header), **_headers(header)}
+    return found
 
 
 def loaded(name: str, macros: Mapping[str, Any], index: int) -> CudaProgram:

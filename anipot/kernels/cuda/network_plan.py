@@ -12,7 +12,7 @@ UNIT, PAD = 16, 16
 _COLUMNS = 64
 #: Bytes of the description of a layer.
 LAYER_BYTES = 80
-#: Activations whose derivative the kernel has from their value: none, CELU, tanh, shifted softplus.
+#: Activations whose derivative the kernel has from their value (activations.h): none, CELU, tanh, shifted softplus.
 _FROM_VALUE = (0, 1, 2, 4)
 #: What bringing the weights costs a block, in rows that it could compute meanwhile: an estimate.
 _ROWS_OF_WEIGHTS = 12
@@ -29,7 +29,7 @@ class DoesNotFit(ValueError):
 
 
 class Shape(NamedTuple):
-    """A way to compile the kernel, as at the top of source/networks.cu."""
+    """A way to compile the kernel, as in source/tiles.h."""
 
     rows: int
     warps: int

@@ -37,7 +37,7 @@ class _LayerSpec(ctypes.Structure):
 
 
 class NetworksArguments(Arguments):
-    """What the kernel takes."""
+    """What the kernel takes (networks_arguments.h)."""
 
     _fields_ = (
         *((name, pointer) for name in ("layers", "first_layer", "tasks", "columns", "features", "energies")),

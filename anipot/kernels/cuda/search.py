@@ -19,7 +19,7 @@ ATOMS_PER_BIN = 2
 #: Atoms whose neighbors a block looks for.
 WARPS = 8
 #: What the device reports (common.h).
-NEIGHBORS, NEAR_NEIGHBORS, ONE_SPOT, NOT_FINITE, OVERFLOW, STATUS_SIZE = 0, 1, 2, 3, 4, 8
+NEIGHBORS, ONE_SPOT, NOT_FINITE, OVERFLOW, STATUS_SIZE = 0, 1, 2, 3, 4
 
 _NUMBERS_OF_LATTICE = 36
 
@@ -34,7 +34,7 @@ class SearchArguments(Arguments):
 
     _fields_ = (
         *((name, i64) for name in ("n", "num_bins", "capacity")),
-        *((name, f64) for name in ("cutoff", "near_cutoff")),
+        ("cutoff", f64),
         *(
             (name, pointer)
             for name in (
@@ -60,8 +60,6 @@ class Search:
         Who is there.
     cutoff
         Å, finite.
-    near_cutoff
-        Å; how many neighbors are within it at most is reported as well.
     capacity
         Neighbors of an atom that there is room for. What does not fit is counted in ``status``, and not written.
         Without one, neighbors are counted and not listed.
@@ -70,7 +68,7 @@ class Search:
     shift
         Whether to list how many lattice vectors away neighbors are.
     status
-        (8,) int32 that reports are made to; the largest values stay there until the caller clears them.
+        (4,) int32 that reports are made to; the largest values stay there until the caller clears them.
     """
 
     #: Neighbors of an atom that there is room for; 0 where they are only counted.
@@ -84,9 +82,8 @@ class Search:
     vectors: Tensor | None = None
     #: (n, capacity, 3) int32 lattice vectors added to the neighbor's position.
     shift: Tensor | None = None
-    #: (8,) int32: the largest number of neighbors, and of those within ``near_cutoff``; whether two atoms stand on one
-    #: spot; whether a coordinate or cell is not finite (1) or a cell singular (2); whether there are more images than
-    #: can be searched.
+    #: (4,) int32: the largest number of neighbors; whether two atoms stand on one spot; whether a coordinate or cell is
+    #: not finite (1) or a cell singular (2); whether there are more images than can be searched.
     status: Tensor
     #: (B,) float64 of the cells as they are given, Å³; 1 without cells.
     volume: Tensor
@@ -96,7 +93,6 @@ class Search:
         atoms: Composition,
         cutoff: float,
         *,
-        near_cutoff: float = 0.0,
         capacity: int | None = None,
         dtype: torch.dtype = torch.float32,
         shift: bool = False,
@@ -107,7 +103,7 @@ class Search:
         self.atoms, self.capacity = atoms, 0 if capacity is None else capacity
         self.is_direct = max(atoms.sizes, default=0) <= DIRECT_ATOMS
         self._program = program("search", precision(dtype), atoms.device)
-        self._arguments = SearchArguments(n=atoms.num_atoms, cutoff=cutoff, near_cutoff=near_cutoff)
+        self._arguments = SearchArguments(n=atoms.num_atoms, cutoff=cutoff)
         n = atoms.num_atoms
         self.count = self._integers(n)
         self.status = self._integers(STATUS_SIZE).zero_() if status is None else status

@@ -27,8 +27,8 @@ typedef double real;
 typedef float real;
 #endif
 
-// Where a launch reports what the host has to know (steps.py): the largest wins.
-enum { NEIGHBORS = 0, NEAR_NEIGHBORS = 1, ONE_SPOT = 2, NOT_FINITE = 3, OVERFLOW = 4, STATUS_SIZE = 8 };
+// Where a launch reports what the host has to know (search.py has the same): the largest wins.
+enum { NEIGHBORS = 0, ONE_SPOT = 1, NOT_FINITE = 2, OVERFLOW = 3, STATUS_SIZE = 4 };
 
 DEVICE int lane_id() { return threadIdx.x & 31; }
 DEVICE int warp_id() { return threadIdx.x >> 5; }

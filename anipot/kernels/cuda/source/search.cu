@@ -14,7 +14,7 @@
 
 struct SearchArguments {
     i64 n, num_bins, capacity;
-    double cutoff, near_cutoff;
+    double cutoff;
     const double *coordinates, *cell;  // (S, 3); (B, 3, 3) or null
     const unsigned char* pbc;          // (B, 3)
     const int *kind, *slot, *molecule, *molecule_start;
@@ -74,12 +74,12 @@ DEVICE void wrap_atom(const SearchArguments& a, const Lattice& l, i64 i, double*
 // The list of one atom, which a warp writes.
 struct List {
     i64 at;  // where it begins
-    int room, found, near;
+    int room, found;
     bool one_spot;
 };
 DEVICE List begin_list(const SearchArguments& a, i64 i) {
     const i64 at = a.start ? a.start[i] : i * a.capacity;
-    return {at, (int)(a.start ? a.start[i + 1] - at : a.capacity), 0, 0, false};
+    return {at, (int)(a.start ? a.start[i + 1] - at : a.capacity), 0, false};
 }
 // Lanes whose candidate j is near, through an image of the cell, append it.
 DEVICE void append(const SearchArguments& a, List& list, bool near, int j, const double* v, double square,
@@ -88,8 +88,6 @@ DEVICE void append(const SearchArguments& a, List& list, bool near, int j, const
     const int place = list.found + __popc(lanes & ((1u << lane_id()) - 1));
     list.found += __popc(lanes);
     if (!near) return;
-    // The AEV decides in its own precision who is near; it must not find more than are counted here.
-    list.near += square < a.near_cutoff * a.near_cutoff * (1 + 1e-6);
     list.one_spot |= square < ONE_SPOT_SQUARE;
     if (place >= list.room) return;
     const i64 at = list.at + place;
@@ -101,12 +99,10 @@ DEVICE void append(const SearchArguments& a, List& list, bool near, int j, const
     }
 }
 DEVICE void end_list(const SearchArguments& a, const List& list, i64 i) {
-    const int near = warp_sum(list.near);
     const bool one_spot = __any_sync(FULL, list.one_spot);
     if (lane_id()) return;
     a.count[i] = list.found < list.room ? list.found : list.room;
     report(a.status + NEIGHBORS, list.found);
-    report(a.status + NEAR_NEIGHBORS, near);
     report(a.status + ONE_SPOT, one_spot);
 }
 
