@@ -110,7 +110,8 @@ def _ptx(name: str, macros: tuple[tuple[str, Any], ...], target: str) -> str:
     for compiler in nvrtc.installed(nvrtc.MAJORS):
         if int(target.removeprefix("compute_")) not in compiler.architectures:
             continue
-        code = compiler.compile(name, sources._text(f"{name}.cu"), sources._headers(), dict(macros), target)
+        file = f"{name}.cu"
+        code = compiler.compile(name, sources._text(file), sources._headers(file), dict(macros), target)
         return code.rstrip(b"\0").decode()
     pytest.skip(f"needs NVRTC for {target}; the package nvidia-cuda-nvrtc-cu12 has it")
 
