@@ -158,6 +158,31 @@ def test_one_instance_for_many_atoms(model: anipot.Potential) -> None:
     assert shared.get_potential_energy(Atoms()) == 0
 
 
+def test_what_was_computed_is_kept_apart(model: anipot.Potential) -> None:
+    """The calculator's own atoms are those of the last calculation, whatever happens to the ones it was given."""
+    atoms = box()
+    atoms.calc = calc = model.ase()
+    for step in range(3):
+        atoms.rattle(0.01, seed=step)
+        atoms.info["step"] = step
+        forces = atoms.get_forces()
+        assert np.array_equal(calc.atoms.positions, atoms.positions)
+        assert calc.atoms.info == {"step": step}
+        assert not np.shares_memory(calc.atoms.positions, atoms.positions)
+    before = atoms.positions.copy()
+    atoms.positions += 1.0
+    assert np.array_equal(calc.atoms.positions, before)
+    for change in (lambda: atoms.set_cell(1.1 * atoms.cell), lambda: atoms.set_pbc([1, 0, 1]), lambda: atoms.pop(0)):
+        change()
+        assert calc.calculation_required(atoms, ["forces"])
+        forces = atoms.get_forces()
+        fresh = atoms.copy()
+        fresh.calc = model.ase()
+        assert np.array_equal(forces, fresh.get_forces())
+        assert calc.atoms == atoms
+        assert calc.atoms is not atoms
+
+
 def test_optimizers_and_filters(ani1x: anipot.Potential) -> None:
     energies = []
     for optimizer in (BFGS, LBFGS, FIRE):
