@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from contracts import molecule, potential
+from cuda_on_host import HostKernel, cuda_on_host, needs_compiler
 
 import anipot
 
@@ -194,3 +197,34 @@ def test_small_models_are_compared_in_both_precisions(tool: Callable[[str], Modu
     assert {dtype for _, dtype, _ in found} == {torch.float32, torch.float64}
     assert all(difference <= small.BOUNDS[dtype] for _, dtype, difference in found)
     assert {"hessian of a slab", "stress of a slab", "gradients of the weights"} <= {what for what, *_ in found}
+
+
+@needs_compiler
+def test_every_choice_is_timed(tool: Callable[[str], ModuleType]) -> None:
+    kernels, model = tool("kernels"), potential("aev_1x", "ensemble").float()
+    species, x = (part[None] for part in molecule(9, 1))
+    threads: list[int] = []
+    launch = HostKernel.launch
+
+    def noted(self: Any, grid: Any, blocks: int, *given: Any) -> None:
+        threads.append(blocks) if self.name == "networks" else None
+        launch(self, grid, blocks, *given)
+
+    def measure(call: Callable[[], Any]) -> dict[str, float]:
+        threads.clear()
+        call()
+        (here,) = threads
+        return {"networks": float(here), "aev_forward": 3.0}
+
+    with cuda_on_host(), patch.object(HostKernel, "launch", noted):
+        found = kernels.compare(model, (species, x), 3, measure)
+    expected = {(rows, groups) for rows in (8, 16, 32) for groups in (1, 3)}
+    assert {(choice["rows"], choice["groups"]) for choice in found["choices"]} == expected
+    assert {choice["rows"]: choice["networks"] for choice in found["choices"]} == {8: 256.0, 16: 256.0, 32: 128.0}
+    assert tuple(found["planned"]) in expected
+    text = list(kernels.lines("water", found))
+    assert text[0] == f"water: {found['kernels']['networks'] + 3:.1f} µs"
+    assert "aev_forward" in "".join(text)
+    (best,) = (line for line in text if line.endswith("best"))
+    assert best.startswith("    rows 32, groups 1: networks    128.0 µs, all     131.0 µs")
+    assert sum("planned" in line for line in text) == 1

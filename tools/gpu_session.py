@@ -4,7 +4,7 @@
     python tools/gpu_session.py run --data FOLDER --output FOLDER [--seconds 570] [--stages NAME,...] [-- OPTIONS]
 
 ``prepare`` writes archives of data and wheels, which are copied beside the repository. ``run`` unpacks them and goes
-through its stages: environment, small, cuaev, tests, references, benchmark, sanitizer. Each writes a file into
+through its stages: environment, small, cuaev, tests, references, kernels, benchmark, sanitizer. Each writes a file into
 ``--output`` as it goes, has a time of its own, and does not stand in the way of the next when it fails. OPTIONS are
 those of tools/benchmark.py. The machine needs Python 3.11 or later with a CUDA build of torch, pytest, h5py and
 safetensors; for epochs of training lightning; for cuAEV nvcc, a C++ compiler and ninja. Ends with exit code 1 if a
@@ -37,6 +37,7 @@ SECONDS = {
     "cuaev": 240.0,
     "tests": 200.0,
     "references": 60.0,
+    "kernels": 60.0,
     "benchmark": float("inf"),
     "sanitizer": 90.0,
 }
@@ -93,7 +94,7 @@ class Session:
             code = getattr(self, f"run_{name}")(seconds)
             self.report["stages"][name] = {"code": code, "seconds": round(time.monotonic() - start, 1)}
             print(f"=== {name}: {'done' if code == 0 else f'code {code}'}, {self.left():.0f} s left", flush=True)
-            well &= code == 0 or (name in ("cuaev", "sanitizer") and code is None)
+            well &= code == 0 or (name in ("cuaev", "kernels", "sanitizer") and code is None)
             (self.output / "session.json").write_text(json.dumps(self.report, indent=1) + "\n")
         if self.background is not None:
             stop(self.background)
@@ -182,6 +183,12 @@ class Session:
         output = ["--output", str(self.output / "references.json"), "--seconds", str(seconds - 10)]
         program = [sys.executable, str(TOOLS / "gpu_references.py"), "--device", self.options.device]
         return self.command("tests", seconds, *program, *output)
+
+    def run_kernels(self, seconds: float) -> int | None:
+        """Time each kernel, and the networks' with blocks of every size."""
+        if self.options.device == "cpu":
+            return None
+        return self.command("benchmark", seconds, sys.executable, str(TOOLS / "gpu_kernels.py"))
 
     def run_benchmark(self, seconds: float) -> int:
         if self.background is not None:
