@@ -16,7 +16,7 @@ from anipot import CELU, Gaussian, ShiftedSoftplus
 from anipot.head.dense import dense_layers
 from anipot.kernels.cuda import network_plan
 from anipot.kernels.cuda.network_plan import SHAPES, Device, DoesNotFit, Plan, Problem, Shape, places, plan, tasks
-from anipot.kernels.cuda.networks import Networks, variants
+from anipot.kernels.cuda.networks import Networks, NetworkTables, variants
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "celu": lambda: CELU(0.1),
@@ -74,7 +74,8 @@ class Case:
             [dense_layers(n, width) if rows else [] for n, rows in zip(member, self.counts, strict=True)]
             for member in self.networks
         ]
-        return Networks(layers, self.counts, self.columns, gradients=self.gradients, members=self.apart)
+        tables = NetworkTables(layers, self.columns, gradients=self.gradients)
+        return Networks(tables, self.counts, members=self.apart)
 
     def by_kernel(self, seed: int = 0) -> tuple[Tensor, Tensor | None]:
         """Energies of members and gradients, in memory that was poisoned before and may only be written inside."""
@@ -249,7 +250,7 @@ def test_columns_in_whole_units_and_not() -> None:
     for columns, units in ((aligned, 1), (aligned[:-1], 0), ([k + 1 for k in aligned], 0), (aligned[::-1], 0)):
         case = Case(networks, [9], torch.float64, columns)
         with cuda_on_host():
-            assert case.make()._tables[0][9] == units  # the last number of the first layer
+            assert case.make()._tables.tensors["layers"][9] == units  # the last number of the first layer
         case.check()
 
 
@@ -303,15 +304,15 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match=r"float64 energies \(1, 4\), got torch.float32"):
             made.launch(case.features, energies.float(), gradients)
         with pytest.raises(ValueError, match="network of 1 layers"):
-            Networks([[layers[1:]]], [4], range(16), gradients=True, members=False)
+            NetworkTables([[layers[1:]]], range(16), gradients=True)
         with pytest.raises(ValueError, match="columns up to 8 of a weight of 8"):
-            Networks([[layers]], [4], range(9), gradients=True, members=False)
+            NetworkTables([[layers]], range(9), gradients=True)
         with pytest.raises(DoesNotFit, match="hidden layers of 4016 values"):
             Case([[network((8, 4000, 16))]], [4], torch.float32).make()
 
 
 def test_nothing_to_compute() -> None:
-    made = Networks([[[], []]], [0, 0], range(4), gradients=True, members=False)
+    made = Networks(NetworkTables([[[], []]], range(4), gradients=True), [0, 0], members=False)
     made.launch(torch.empty(0, 4), torch.empty(1, 0, dtype=torch.float64), torch.empty(1, 0, 4))
 
 
@@ -323,7 +324,8 @@ ANI2X = [(256, 192, 160), (224, 192, 160), (192, 160, 128), (192, 160, 128)]
 def ani2x(counts: Sequence[int], width: int = 384, size: int = 4, apart: bool = False) -> Problem:
     """H, C, N, O."""
     used = [places(h, (1, 1, 1), True) for h, n in zip(ANI2X, counts, strict=True) if n]
-    return Problem(used, counts, 8, width, 4, size, apart)
+    end, features = max(p.end for p in used), max(p.features for p in used)
+    return Problem(end, features, counts, 8, width, 4, size, apart)
 
 
 def test_small_molecules_take_small_blocks_and_large_ones_large() -> None:

@@ -146,7 +146,7 @@ def _versions(parts: Parts) -> list[int]:
 def _check(parts: Parts) -> None:
     if any(len(network) < 2 for network in parts.layers):
         raise NotCovered("a network has one layer")
-    _, sizes = constants_and_sizes(parts.aev, parts.cutoff_kind)
+    _, sizes = parts.remembered("aev", lambda: constants_and_sizes(parts.aev, parts.cutoff_kind))
     if not ready(tuple(sizes), parts.dtype, parts.potential.device, operations=False):
         raise NotCovered("the AEVs have no kernel, or more constants than it has memory for")
 

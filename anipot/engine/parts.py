@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from operator import is_not
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from anipot.structures import SpeciesConverter
 
 #: What an activation is made of besides its type.
 _WITH_ATTRIBUTES: dict[str, Any] = {"alpha": CELU | nn.CELU, "approximate": nn.GELU}
+
+
+T = TypeVar("T")
 
 
 class Values(NamedTuple):
@@ -80,6 +83,7 @@ class Parts:
         #: Memory that addresses point to stays alive, whatever happens to the model.
         self._alive = [t.detach() for network in self.layers for layer in network for t in layer[:2] if t is not None]
         self._alive += [t.detach() for part in (aev, shifter, potential.converter) for t in part.buffers()]
+        self._remembered: dict[Any, Any] = {}
 
     def _watch(self, members: list[Any], networks: list[nn.Module]) -> list[_Watch]:
         """Return what to look at for all elements, and then for each."""
@@ -97,6 +101,12 @@ class Parts:
         aev, function = self.aev, self._cutoff_function
         order, eps = getattr(function, "order", 2), getattr(function, "eps", 0.0)
         return aev.Rcr, aev.Rca, order, eps, self.potential.periodic_table_index, self.shifter.fit_intercept
+
+    def remembered(self, what: Any, make: Callable[[], T]) -> T:
+        """Return what kernels have made of these parts before, or what is made now."""
+        if what not in self._remembered:
+            self._remembered[what] = make()
+        return self._remembered[what]
 
     def changed(self, present: Sequence[Any]) -> bool:
         """Whether modules, parameters, buffers or hooks are others, for the elements that are ``present`` (E)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,12 +12,42 @@ from anipot.engine.parts import Parts, Request
 from anipot.head.dense import NotCovered
 from anipot.kernels.cuda import aev
 from anipot.kernels.cuda.network_plan import DoesNotFit
-from anipot.kernels.cuda.networks import Networks
+from anipot.kernels.cuda.networks import Networks, NetworkTables
 from anipot.kernels.cuda.program import fill
 from anipot.kernels.cuda.search import Search
 
 #: Bytes that features and their gradients may take; more rows than that are computed one block after the other.
 _BYTES = 4 * 2**30
+
+
+class Elements:
+    """What is the same for all atoms of some elements: columns of features, and networks.
+
+    Parameters
+    ----------
+    parts
+        Of the potential.
+    sizes
+        Of the AEVs, as ``anipot.kernels.aev`` gives them.
+    present
+        Whether each element occurs: columns of the others are left out.
+    gradients
+        Whether gradients are wanted.
+    """
+
+    def __init__(self, parts: Parts, sizes: list[int], present: Sequence[bool], gradients: bool) -> None:
+        radial, angular, self.width = aev.columns(sizes, present)
+        device = parts.potential.device
+        self.tables = [torch.tensor(table, dtype=torch.int32, device=device) for table in (radial, angular)]
+        #: Number of columns of radial terms.
+        self.radial = sum(present) * sizes[3] * sizes[4]
+        every = range(0, len(parts.layers), parts.num_species)
+        members = [parts.layers[first : first + parts.num_species] for first in every]
+        layers = [[one if there else [] for one, there in zip(m, present, strict=True)] for m in members]
+        try:
+            self.networks = NetworkTables(layers, _kept_columns(radial, angular, sizes), gradients=gradients)
+        except ValueError as error:
+            raise NotCovered(str(error)) from error
 
 
 class Rows:
@@ -32,8 +63,8 @@ class Rows:
         The neighbors.
     atom_of
         (n,) int32, the atom of each row.
-    present
-        Whether each element occurs: columns of the others are left out.
+    elements
+        Of these atoms.
     gradients
         (O, n, capacity, 3) where dE/dvector goes, or None.
     """
@@ -44,16 +75,12 @@ class Rows:
         of_aev: tuple[Tensor, list[int]],
         search: Search,
         atom_of: Tensor,
-        present: list[bool],
+        elements: Elements,
         gradients: Tensor | None,
     ) -> None:
-        self.parts, self.device = parts, atom_of.device
+        self.parts, self.device, self.elements = parts, atom_of.device, elements
         constants, sizes = of_aev
-        self.sizes = tuple(sizes)
-        radial, angular, self.width = aev.columns(sizes, present)
-        #: Of the full feature vector, in the order of the columns that are kept.
-        self.columns = _kept_columns(radial, angular, sizes)
-        self._tables = [torch.tensor(t, dtype=torch.int32, device=self.device) for t in (radial, angular)]
+        self.sizes, self.width = tuple(sizes), elements.width
         n, capacity = search.atoms.num_atoms, search.capacity
         self._scratch = None
         if capacity > aev.NEAR:
@@ -64,17 +91,16 @@ class Rows:
             "neighbor_kind": search.neighbor_kind,
             "vectors": search.vectors,
             "constants": constants.contiguous(),
-            "radial_column": self._tables[0],
-            "angular_column": self._tables[1],
+            "radial_column": elements.tables[0],
+            "angular_column": elements.tables[1],
             "atom_of": atom_of,
             "out": gradients,
             "scratch": self._scratch,
         }
-        self.radial = sum(present) * sizes[3] * sizes[4]
         self._numbers = {"num_species": sizes[0], "stride": capacity, "width": self.width, "num_pairs": n * capacity}
-        self._numbers["radial"] = self.radial
+        self._numbers["radial"] = elements.radial
         #: Whether a row of gradients has room in shared memory.
-        self.staged = aev.is_staged(sizes, parts.dtype, self.width, self.radial)
+        self.staged = aev.is_staged(sizes, parts.dtype, self.width, elements.radial)
         options = {"crowded": capacity > aev.NEAR, "staged": self.staged}
         self.program = aev.aev_program(self.sizes, parts.dtype, self.device, **options)
 
@@ -104,24 +130,18 @@ class RowBlock:
 
     def __init__(self, rows: Rows, first: int, stop: int, counts: list[int], ask: Request) -> None:
         parts, device, dtype = rows.parts, rows.device, rows.parts.dtype
-        self._slice, self._rows = slice(first, stop), rows
-        num_species, num_rows = parts.num_species, stop - first
-        mine = _counts_between(counts, first, stop)
-        layers = [
-            [network if n else [] for network, n in zip(parts.layers[m : m + num_species], mine, strict=True)]
-            for m in range(0, len(parts.layers), num_species)
-        ]
-        wants_gradient = ask.forces or ask.stress
+        self._slice, self._rows, num_rows = slice(first, stop), rows, stop - first
+        mine, networks = _counts_between(counts, first, stop), rows.elements.networks
         try:
-            self._networks = Networks(layers, mine, rows.columns, gradients=wants_gradient, members=ask.members)
-        except (DoesNotFit, ValueError) as error:
+            self._networks = Networks(networks, mine, members=ask.members)
+        except DoesNotFit as error:
             raise NotCovered(str(error)) from error
         self._features = torch.empty(num_rows, rows.width, dtype=dtype, device=device)
         self._energies = torch.empty(parts.num_members, num_rows, dtype=torch.float64, device=device)
         self._gradients = None
         self._outputs = parts.num_members if ask.members else 1
         groups = self._networks.groups
-        if wants_gradient:
+        if networks.gradients:
             self._gradients = torch.empty(groups, num_rows, rows.width, dtype=dtype, device=device)
         if not rows.staged and groups > self._outputs:
             raise NotCovered(f"rows of {rows.width} features do not fit into shared memory")
@@ -130,7 +150,7 @@ class RowBlock:
         self._arguments.rows = num_rows
         limit = rows.program.kernel("aev_forward").shared_limit
         self._arguments.triples, self._forward_bytes = aev.forward_memory(rows.sizes, dtype, False, limit)
-        self._backward_bytes = aev.backward_bytes(rows.sizes, dtype, rows.width, rows.radial)
+        self._backward_bytes = aev.backward_bytes(rows.sizes, dtype, rows.width, rows.elements.radial)
 
     def launch(self, row_energies: Tensor) -> None:
         """Write energies (M, n) of these rows, and the gradients by the vectors of their pairs."""

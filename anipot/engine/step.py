@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anipot.engine.packed import Packed
 from anipot.engine.parts import Parts, Request
-from anipot.engine.rows import RowBlock, Rows
+from anipot.engine.rows import Elements, RowBlock, Rows
 from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.cuda.aev import NEAR, macros
 from anipot.kernels.cuda.arguments import precision
@@ -48,9 +48,10 @@ class Step:
     ) -> None:
         self.device, self.capacity = species.device, capacity
         self._parts = parts
-        self._aev = constants_and_sizes(parts.aev, parts.cutoff_kind)
+        self._aev = parts.remembered("aev", lambda: constants_and_sizes(parts.aev, parts.cutoff_kind))
         for_all, for_aevs = precision(parts.dtype), macros(self._aev[1], parts.dtype, crowded=capacity > NEAR)
-        compile_all([("search", for_all), ("results", for_all), ("aev", for_aevs)], self.device)
+        programs = [("search", for_all), ("results", for_all), ("aev", for_aevs)]
+        parts.remembered(("programs", capacity > NEAR), lambda: compile_all(programs, self.device))
         (num_molecules, num_slots), device = species.shape, species.device
         outputs = parts.num_members if ask.members else 1
         sizes = {"status": ((STATUS_SIZE,), torch.int32), "energies": ((outputs, num_molecules), torch.float64)}
@@ -111,11 +112,15 @@ class Step:
         self.present = [count > 0 for count in counts]
         outputs = parts.num_members if ask.members else 1
         self._row_energies = torch.empty(parts.num_members, n, dtype=torch.float64, device=self.device)
-        self._gradients = None
-        if ask.forces or ask.stress:
+        self._gradients, wanted = None, ask.forces or ask.stress
+        if wanted:
             shape = (outputs, n, self.capacity, 3)
             self._gradients = torch.empty(shape, dtype=parts.dtype, device=self.device)
-        rows = Rows(parts, self._aev, self._search, self._atom_of, self.present, self._gradients)
+        sizes = self._aev[1]
+        elements = parts.remembered(
+            ("elements", *self.present, wanted), lambda: Elements(parts, sizes, self.present, wanted)
+        )
+        rows = Rows(parts, self._aev, self._search, self._atom_of, elements, self._gradients)
         self._blocks = [RowBlock(rows, first, stop, counts, ask) for first, stop in rows.blocks(n, outputs)]
 
     def launch(self) -> None:

@@ -90,7 +90,9 @@ class Device(NamedTuple):
 class Problem(NamedTuple):
     """What is to be computed."""
 
-    places: list[Places]
+    #: Rows of shared memory for hidden values, and where features begin among them: of the networks that need most.
+    end: int
+    features: int
     #: Rows of each element.
     counts: Sequence[int]
     members: int
@@ -128,9 +130,9 @@ def plan(problem: Problem, device: Device) -> Plan:
     """
     fitting = [fit for shapes in SHAPES.values() if (fit := _best(problem, shapes, device.shared_limit))]
     if not fitting:
-        rows = max(p.end for p in problem.places)
         raise DoesNotFit(
-            f"hidden layers of {rows} values together need more than the {device.shared_limit} bytes of shared memory"
+            f"hidden layers of {problem.end} values together need more than the {device.shared_limit} bytes of shared "
+            "memory"
         )
 
     best = min(fitting, key=lambda fit: _cost(fit, problem, device))
@@ -161,7 +163,7 @@ def _best(problem: Problem, shapes: list[Shape], limit: int) -> Plan | None:
     for shape in shapes:
         found: Plan | None = None
         for room in sorted({_up(min(n, problem.width), PAD) for n in (64, 128, 256, problem.width)}):
-            hidden = max(max(p.end, p.features + room) for p in problem.places)
+            hidden = max(problem.end, problem.features + room)
             for split in (False, True):
                 shared = _shared(problem, shape, hidden, split)
                 fit = Plan(shape, hidden, split, problem.members, shared)

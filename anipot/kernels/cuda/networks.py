@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from anipot.kernels.cuda.network_plan import SHAPES, UNIT, Device, Places, Problem, Shape, places, plan, tasks
-from anipot.kernels.cuda.program import Arguments, Program, f64, fill, i64, pointer, precision, program
+from anipot.kernels.cuda.program import Arguments, f64, fill, i64, pointer, precision, program
 
 
 class Layer(Protocol):
@@ -48,23 +47,62 @@ class NetworksArguments(Arguments):
     )
 
 
-class Networks:
-    """Networks of all elements and members for fixed numbers of rows of each element.
+class NetworkTables:
+    """Networks of all elements and members as the kernel reads them, for any number of atoms.
 
     Parameters
     ----------
     layers
         For each member and element the dense layers of its network, two at least, with one output; empty for elements
-        without rows. Weights and biases are on one device and of one dtype, contiguous, and are read where they are at
-        every launch. Members may differ in widths and depths.
-    counts
-        Rows of each element: rows of features are in the order of the elements.
+        that never have rows. Weights and biases are on one device and of one dtype, contiguous, and are read where they
+        are at every launch. Members may differ in widths and depths.
     columns
         For each column of the features, that of the first weights.
     gradients
         Whether gradients of the features are wanted.
+
+    Raises
+    ------
+    ValueError
+        If the layers are not such.
+    """
+
+    def __init__(self, layers: Sequence[Sequence[Sequence[Layer]]], columns: Sequence[int], *, gradients: bool) -> None:
+        networks = [network for member in layers for network in member]
+        used = [network for network in networks if network]
+        _check(used, columns)
+        self.layers = layers  # which keep the memory of the weights
+        self.gradients, self.width = gradients, len(columns)
+        if not used:
+            return
+        weight = used[0][0].weight
+        self.dtype, self.device, self.size = weight.dtype, weight.device, weight.element_size()
+        #: Layers of the deepest network.
+        self.deepest = max(map(len, used))
+        places = [_places(network, gradients) for network in used]
+        #: Rows of shared memory that hidden values take, and from where on features may stand.
+        self.end, self.features = max(at.end for at in places), max(at.features for at in places)
+        #: Multiplications for a row of each element.
+        self.work = [_work(network, self.width) if network else 0 for network in layers[0]]
+        specs, first = _specs(networks, _in_units(columns, UNIT // self.size), gradients)
+        self.tensors = {
+            "layers": torch.frombuffer(bytearray(specs), dtype=torch.int64).to(self.device),
+            "first_layer": torch.tensor(first, dtype=torch.int32, device=self.device),
+            "columns": torch.tensor(columns, dtype=torch.int32, device=self.device),
+        }
+
+
+class Networks:
+    """Networks of all elements and members for fixed numbers of rows of each element.
+
+    Parameters
+    ----------
+    tables
+        The networks.
+    counts
+        Rows of each element: rows of features are in the order of the elements.
     members
-        Whether of each member, rather than of their mean.
+        Whether gradients of each member are wanted, rather than of their mean.
 
     Attributes
     ----------
@@ -75,56 +113,27 @@ class Networks:
     ------
     DoesNotFit
         If the networks are too wide for the shared memory of the device.
-    ValueError
-        If the layers are not such.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Sequence[Sequence[Layer]]],
-        counts: Sequence[int],
-        columns: Sequence[int],
-        *,
-        gradients: bool,
-        members: bool,
-    ) -> None:
-        used = [network for networks in layers for network, n in zip(networks, counts, strict=True) if n]
-        _check(used, columns)
-        self._layers = layers  # which keep the memory of the weights
-        self._gradients, self.rows, self.width = gradients, sum(counts), len(columns)
-        self.groups = len(layers) if members else 1
-        if not used:
+    def __init__(self, tables: NetworkTables, counts: Sequence[int], *, members: bool) -> None:
+        self._tables, self.rows = tables, sum(counts)
+        num_members = len(tables.layers)
+        self.groups = num_members if members else 1
+        if not self.rows:
             return
-        weight = used[0][0].weight
-        self._dtype = weight.dtype
-        build = partial(_build, dtype=weight.dtype, device=weight.device)
         problem = Problem(
-            [_places(network, gradients) for network in used],
-            counts,
-            len(layers),
-            self.width,
-            max(map(len, used)),
-            weight.element_size(),
-            members,
+            *(tables.end, tables.features, counts, num_members, tables.width, tables.deepest, tables.size, members)
         )
-        probe = program("probe", {}, weight.device)  # any program tells what the device has
+        probe = program("probe", {}, tables.device)  # any program tells what the device has
         self.plan = plan(problem, Device(probe.multiprocessors, probe.shared_limit))
         self.groups = self.plan.groups
-        self._kernel = build(self.plan.shape).kernel("networks")
-        specs, first = _specs(layers, counts, _in_units(columns, UNIT // weight.element_size()), gradients)
-        work = [_work(network, self.width) if n else 0 for network, n in zip(layers[0], counts, strict=True)]
-        to_device = partial(torch.tensor, dtype=torch.int32, device=weight.device)
-        self._tables = [
-            torch.frombuffer(bytearray(specs), dtype=torch.int64).to(weight.device),
-            *map(to_device, (first, tasks(counts, work, self.plan), columns)),
-        ]
-        names = ("layers", "first_layer", "tasks", "columns")
-        numbers = {"rows": self.rows, "width": self.width, "elements": len(counts), "members": len(layers)}
-        numbers |= {"groups": self.groups, "deepest": problem.deepest}
+        self._kernel = program("networks", _macros(self.plan.shape, tables.dtype), tables.device).kernel("networks")
+        self._tasks = torch.tensor(tasks(counts, tables.work, self.plan), dtype=torch.int32, device=tables.device)
+        numbers = {"rows": self.rows, "width": tables.width, "elements": len(counts), "members": num_members}
+        numbers |= {"groups": self.groups, "deepest": tables.deepest}
         numbers |= {"hidden": self.plan.hidden, "split": int(self.plan.split)}
-        seed = 1.0 if members else 1.0 / len(layers)
-        tables = dict(zip(names, self._tables, strict=True))
-        self._arguments = fill(NetworksArguments(), **tables, **numbers, seed=seed)
+        seed = 1.0 if members else 1.0 / num_members
+        self._arguments = fill(NetworksArguments(), **tables.tensors, tasks=self._tasks, **numbers, seed=seed)
 
     def launch(self, features: Tensor, row_energies: Tensor, gradients: Tensor | None = None) -> None:
         """Compute, without allocating memory or waiting.
@@ -141,17 +150,19 @@ class Networks:
         if not self.rows:
             return
         out = (features, *((gradients,) if gradients is not None else ()))
-        if (gradients is not None) != self._gradients:
-            raise ValueError(f"the networks were made {'with' if self._gradients else 'without'} gradients")
-        shapes = [(self.rows, self.width), (self.groups, self.rows, self.width)]
+        tables = self._tables
+        if (gradients is not None) != tables.gradients:
+            raise ValueError(f"the networks were made {'with' if tables.gradients else 'without'} gradients")
+        shapes = [(self.rows, tables.width), (self.groups, self.rows, tables.width)]
         for tensor, shape in zip(out, shapes, strict=False):
-            if tensor.shape != shape or tensor.dtype != self._dtype or not tensor.is_contiguous():
-                raise ValueError(f"expected contiguous {self._dtype} of shape {shape}, got {_told(tensor)}")
-        if row_energies.shape != (len(self._layers), self.rows) or row_energies.dtype != torch.float64:
-            raise ValueError(f"expected float64 energies ({len(self._layers)}, {self.rows}), got {_told(row_energies)}")
-        aligned = self.width * features.element_size() % UNIT == 0 and all(t.data_ptr() % UNIT == 0 for t in out)
+            if tensor.shape != shape or tensor.dtype != tables.dtype or not tensor.is_contiguous():
+                raise ValueError(f"expected contiguous {tables.dtype} of shape {shape}, got {_told(tensor)}")
+        expected = len(tables.layers), self.rows
+        if row_energies.shape != expected or row_energies.dtype != torch.float64:
+            raise ValueError(f"expected float64 energies {expected}, got {_told(row_energies)}")
+        aligned = tables.width * tables.size % UNIT == 0 and all(t.data_ptr() % UNIT == 0 for t in out)
         fill(self._arguments, features=features, energies=row_energies, gradients=gradients, vectors=int(aligned))
-        self._kernel.launch(len(self._tables[2]), self.plan.shape.threads, self._arguments, self.plan.shared)
+        self._kernel.launch(len(self._tasks), self.plan.shape.threads, self._arguments, self.plan.shared)
 
 
 def _told(tensor: Tensor) -> str:
@@ -170,10 +181,6 @@ def _check(networks: Sequence[Sequence[Layer]], columns: Sequence[int]) -> None:
         raise ValueError(f"weights are not contiguous, or of several kinds: {sorted(map(str, kinds))}")
 
 
-def _build(shape: Shape, dtype: torch.dtype, device: torch.device) -> Program:
-    return program("networks", _macros(shape, dtype), device)
-
-
 def _places(network: Sequence[Layer], gradients: bool) -> Places:
     hidden = network[:-1]
     return places([layer.weight.shape[0] for layer in hidden], [layer.activation for layer in hidden], gradients)
@@ -184,25 +191,21 @@ def _work(network: Sequence[Layer], width: int) -> int:
     return network[0].weight.shape[0] * width + sum(layer.weight.numel() for layer in network[1:])
 
 
-def _specs(
-    layers: Sequence[Sequence[Sequence[Layer]]], counts: Sequence[int], in_units: bool, gradients: bool
-) -> tuple[Any, list[int]]:
+def _specs(networks: Sequence[Sequence[Layer]], in_units: bool, gradients: bool) -> tuple[Any, list[int]]:
     """Return the structures of all layers, and of each network its first one.
 
     ``in_units`` says whether the columns of the first layers that are used are whole units.
     """
     specs: list[_LayerSpec] = []
     first = [0]
-    for networks in layers:
-        for network, n in zip(networks, counts, strict=True):
-            if n:
-                at = _places(network, gradients)
-                for i, layer in enumerate(network):
-                    specs.append(_spec(layer, in_units or i > 0))
-                    if i < len(network) - 1:
-                        specs[-1].value, specs[-1].slope = at.value[i], at.slope[i]
-                    specs[-1].input = at.value[i - 1] if i else at.features
-            first.append(len(specs))
+    for network in networks:
+        at = _places(network, gradients) if network else Places([], [], 0, 0)
+        for i, layer in enumerate(network):
+            specs.append(_spec(layer, in_units or i > 0))
+            if i < len(network) - 1:
+                specs[-1].value, specs[-1].slope = at.value[i], at.slope[i]
+            specs[-1].input = at.value[i - 1] if i else at.features
+        first.append(len(specs))
     return (_LayerSpec * len(specs))(*specs), first
 
 
