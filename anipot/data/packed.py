@@ -67,7 +67,10 @@ class Batch:
             return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         moved = self._each(lambda tensor: known.send(tensor, device))
         known.tell(moved.species, known.narrow(self.species.numpy()))
-        known.tell(moved.coordinates, np.isfinite(self.coordinates.numpy()).all(-1) | (self.species.numpy() < 0))
+        finite = np.isfinite(self.coordinates.numpy())
+        if not finite.all():  # those of ghosts may be anything
+            finite = finite.all(-1) | (self.species.numpy() < 0)
+        known.tell(moved.coordinates, finite.all(keepdims=True))
         known.tell(moved.index, self.index.numpy().copy())
         return moved
 

@@ -53,7 +53,8 @@ def _energies(networks: list[nn.Module], x: Tensor) -> Tensor:
     """Return the energies (M, n) of one element."""
     together = _together(networks, x.shape[1])
     if together is None:
-        return torch.stack([network(x).view(-1) for network in networks])
+        values = [network(x).view(1, -1) for network in networks]
+        return torch.cat(values) if len(values) > 1 else values[0]
     h, count = x, len(networks)
     for i, layers in enumerate(together):
         weight, bias = torch.stack([layer.weight for layer in layers]), None
