@@ -33,7 +33,11 @@ _PAIRS = "Tensor center, Tensor neighbor_species, Tensor vectors, Tensor constan
 def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     """Return all numbers of an ``AEVComputer`` as one float64 tensor, and what is where."""
     function = aev.cutoff_function
-    numbers = _on_device((aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)), aev.EtaR.device)
+    values = aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)
+    if aev.EtaR.is_cpu or torch.compiler.is_compiling():
+        numbers = aev.EtaR.new_tensor(values, dtype=torch.float64)
+    else:
+        numbers = _on_device(values, aev.EtaR.device)
     arrays = [getattr(aev, name) for name in AEV_CONSTANTS]
     sizes = [aev.num_species, cutoff_kind, getattr(function, "order", 2), *map(len, arrays)]
     return torch.cat([numbers, *arrays]), sizes
@@ -41,6 +45,7 @@ def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
 
 @cache
 def _on_device(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device, which waits for them once."""
     return torch.tensor(numbers, dtype=torch.float64, device=device)
 
 
