@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anipot import known
 from anipot.exact import ExactBuffers
 from anipot.structures import SpeciesEnergies
 
@@ -60,7 +61,7 @@ class EnergyShifter(ExactBuffers):
     def atomic(self, species: Tensor) -> Tensor:
         """Return the self energy of each atom (B, A), float64; 0 for ghosts."""
         num_species = len(self.self_energies) - self.fit_intercept
-        if not torch.compiler.is_compiling() and species.numel() and int(species.max()) >= num_species:
+        if not torch.compiler.is_compiling() and species.numel() and _largest(species) >= num_species:
             raise ValueError(f"element index {int(species.max())} has no self energy; there are {num_species}")
         if num_species == 0:
             return torch.zeros(species.shape, dtype=torch.float64, device=species.device)
@@ -68,6 +69,10 @@ class EnergyShifter(ExactBuffers):
 
     def extra_repr(self) -> str:
         return f"self_energies={self.self_energies.tolist()}" + (", fit_intercept=True" if self.fit_intercept else "")
+
+
+def _largest(species: Tensor) -> int:
+    return int(species.max() if species.is_cpu else known.species_on_host(species).max())
 
 
 class Sequential(nn.Sequential):

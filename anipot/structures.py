@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anipot import known
 from anipot.elements import MAX_ATOMIC_NUMBER, atomic_number, symbol
 from anipot.kernels.operations import define_opaque
 from anipot.lattice import check_cell
@@ -85,6 +87,8 @@ class SpeciesConverter(nn.Module):
             table[atomic_number(element)] = index
         table[-1] = -1  # species -1, a ghost, looks up the last entry
         self.register_buffer("index_of", table, persistent=False)
+        #: The same for ``known.species_on_host``, whose numbers begin with -2.
+        self._on_host = np.array([-2, -1, *table[:-1].tolist(), -2], dtype=np.int8)
 
     def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
@@ -98,6 +102,12 @@ class SpeciesConverter(nn.Module):
             return torch.ops.anipot.element_indices(atomic_numbers, " ".join(self.elements))
         _check_integers(atomic_numbers)
         atomic_numbers = atomic_numbers.long()
+        if not atomic_numbers.is_cpu:
+            found = self._on_host[known.species_on_host(atomic_numbers).astype(int) - known.LOWEST]
+            if found.min(initial=0) > -2:
+                index = self.index_of[atomic_numbers]
+                known.tell(index, found)
+                return index
         index = self.lookup(atomic_numbers)
         if (index == -2).any():
             raise ValueError(_unknown_element(atomic_numbers, index == -2, self.elements))
@@ -151,6 +161,13 @@ def check_system(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc:
     _check_integers(species)
     _check_shapes(species, coordinates)
     species = species.long()  # a uint8 would count -1 as 255
+    if species.is_cpu or not known.are_sound(species, coordinates):
+        _check_values(species, coordinates)
+    cell, pbc = check_cell(coordinates, cell, pbc)
+    return System(species, coordinates, cell, pbc)
+
+
+def _check_values(species: Tensor, coordinates: Tensor) -> None:
     if (species < -1).any():
         molecule, atom = (species < -1).nonzero()[0].tolist()
         value = int(species[molecule, atom])
@@ -164,8 +181,6 @@ def check_system(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc:
         raise ValueError(
             f"molecule {molecule}, atom {atom} has coordinates {where}; they must be finite (only ghosts may hold NaN)"
         )
-    cell, pbc = check_cell(coordinates, cell, pbc)
-    return System(species, coordinates, cell, pbc)
 
 
 def check_element_indices(species: Tensor, num_species: int) -> None:
@@ -176,6 +191,8 @@ def check_element_indices(species: Tensor, num_species: int) -> None:
     ValueError
         Naming the molecule and the atom.
     """
+    if not species.is_cpu and known.species_on_host(species).max(initial=-1) < num_species:
+        return
     if (species >= num_species).any():
         molecule, atom = (species >= num_species).nonzero()[0].tolist()
         raise ValueError(

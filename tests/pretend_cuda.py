@@ -7,7 +7,7 @@ Where torch would refuse tensors of two devices, so does this. Kernels for CUDA 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -18,6 +18,9 @@ from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+
+#: Told of every call before it runs: its name, the tensors given, whether the result is there, and the keywords.
+listeners: list[Callable[[str, list[torch.Tensor], bool, dict[str, Any]], None]] = []
 
 _T = torch.Tensor
 _DEVICE, _IS_CUDA, _IS_CPU = (getattr(_T, name).__get__ for name in ("device", "is_cuda", "is_cpu"))
@@ -64,6 +67,8 @@ class PretendCuda(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "_parse_to":
             return func(*args, **kwargs)
+        if name == "pin_memory":
+            return args[0]
         if name == "get_device":
             return 0 if is_there(args[0]) else -1
         given = [*_tensors(args), *_tensors(kwargs)]
@@ -82,6 +87,8 @@ class PretendCuda(TorchFunctionMode):
         goal, args, kwargs = self._goal(name, args, kwargs)
         if goal is None:
             goal = is_there(given[0]) if given and name in _LIKE_THE_FIRST else there
+        for listener in listeners:
+            listener(name, given, goal, kwargs)
         result = func(*args, **kwargs)
         if name in ("cpu", "cuda", "to") and result is given[0] and goal != is_there(result):
             result = result.clone()

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anipot import known
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -55,8 +57,22 @@ class Batch:
         return (self.species >= 0).sum(-1)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
-        """Return the batch on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Return the batch on a device.
+
+        What is on its way from the host to a GPU is waited for by nobody, and the host remembers what a potential would
+        ask the GPU for.
+        """
+        device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        if device.type != "cuda" or not self.species.is_cpu:
+            return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._each(lambda tensor: known.send(tensor, device))
+        known.tell(moved.species, known.narrow(self.species.numpy()))
+        finite = np.isfinite(self.coordinates.numpy())
+        if not finite.all():  # those of ghosts may be anything
+            finite = finite.all(-1) | (self.species.numpy() < 0)
+        known.tell(moved.coordinates, finite.all(keepdims=True))
+        known.tell(moved.index, self.index.numpy().copy())
+        return moved
 
     def pin_memory(self) -> Batch:
         """Return the batch in memory from which a GPU copies fast."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anipot import known
 from anipot.head.dense import Layer, NotCovered, dense_layers, watched
 from anipot.head.networks import CELU, Gaussian, ShiftedSoftplus
 
@@ -26,8 +28,8 @@ _ACTIVATIONS: dict[int, Callable[[float], Callable[[Tensor], Tensor]]] = {
 def batched_energies(members: Sequence[nn.ModuleList], species: Tensor, features: Tensor) -> Tensor:
     """Return atomic energies (M, N), float64, of M models over the same elements; 0 for species < 0.
 
-    Rows are sorted by element, so that the device is waited for once, and members with layers of the same sizes are
-    computed together. Other networks are called one after the other.
+    Rows are sorted by element, by the host, which asks for them if it does not know them; members with layers of the
+    same sizes are computed together. Other networks are called one after the other.
 
     Parameters
     ----------
@@ -36,24 +38,23 @@ def batched_energies(members: Sequence[nn.ModuleList], species: Tensor, features
     species, features
         (N,) and (N, F).
     """
-    num_species = len(members[0])
-    bins = torch.bincount(species.clamp(-1, num_species) + 1, minlength=num_species + 2)
-    order = species.argsort(stable=True)
-    ghosts, *counts, _ = bins.tolist()
-    index = order[ghosts : ghosts + sum(counts)]
+    found = known.species_on_host(species)
+    atoms = [np.flatnonzero(found == element) for element in range(len(members[0]))]
     energies = features.new_zeros(len(members), len(species), dtype=torch.float64)
-    if not len(index):
+    if not any(map(len, atoms)):
         return energies
-    rows = features.index_select(0, index).split(counts)
-    values = [_energies([member[e] for member in members], x).double() for e, x in enumerate(rows) if len(x)]
-    return energies.index_copy(1, index, torch.cat(values, dim=1))
+    index = known.send(np.concatenate(atoms), species.device)
+    rows = features.index_select(0, index).split([len(some) for some in atoms])
+    values = [_energies([member[e] for member in members], x) for e, x in enumerate(rows) if len(x)]
+    return energies.index_copy(1, index, torch.cat(values, dim=1).double())
 
 
 def _energies(networks: list[nn.Module], x: Tensor) -> Tensor:
     """Return the energies (M, n) of one element."""
     together = _together(networks, x.shape[1])
     if together is None:
-        return torch.stack([network(x).view(-1) for network in networks])
+        values = [network(x).view(1, -1) for network in networks]
+        return torch.cat(values) if len(values) > 1 else values[0]
     h, count = x, len(networks)
     for i, layers in enumerate(together):
         weight, bias = torch.stack([layer.weight for layer in layers]), None

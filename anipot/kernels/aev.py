@@ -13,6 +13,7 @@ derivatives of F would be the gradient of the fourth; they are left to the torch
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,10 +33,20 @@ _PAIRS = "Tensor center, Tensor neighbor_species, Tensor vectors, Tensor constan
 def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     """Return all numbers of an ``AEVComputer`` as one float64 tensor, and what is where."""
     function = aev.cutoff_function
-    numbers = aev.EtaR.new_tensor([aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)], dtype=torch.float64)
+    values = aev.Rcr, aev.Rca, getattr(function, "eps", 0.0)
+    if aev.EtaR.is_cpu or torch.compiler.is_compiling():
+        numbers = aev.EtaR.new_tensor(values, dtype=torch.float64)
+    else:
+        numbers = _on_device(values, aev.EtaR.device)
     arrays = [getattr(aev, name) for name in AEV_CONSTANTS]
     sizes = [aev.num_species, cutoff_kind, getattr(function, "order", 2), *map(len, arrays)]
     return torch.cat([numbers, *arrays]), sizes
+
+
+@cache
+def _on_device(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device, which waits for them once."""
+    return torch.tensor(numbers, dtype=torch.float64, device=device)
 
 
 def learned(aev: Any) -> bool:

@@ -21,6 +21,14 @@ def find_pairs(
     Arguments are those of ``anipot.neighbors.brute_force``. None where the kernels do not compute it: no library,
     another device, or something that the search written in torch has to look at.
     """
+    found = find_and_check(real, coordinates, cell, pbc, cutoff)
+    return None if found is None else found[0]
+
+
+def find_and_check(
+    real: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float
+) -> tuple[tuple[Tensor, Tensor, Tensor | None], bool] | None:
+    """Return the same, and whether it is known that no two atoms stand on one spot."""
     if program.wanted(coordinates):
         try:
             return search.find_pairs(real, coordinates, cell, pbc, cutoff)
@@ -44,7 +52,7 @@ def find_pairs(
         result = PairsResult(center.data_ptr(), neighbor.data_ptr(), None if shift is None else shift.data_ptr())
         if native.anipot_copy_pairs(found, address(result), threads) != 0:
             raise MemoryError(f"no memory for {count} pairs")
-        return center, neighbor, shift
+        return (center, neighbor, shift), False
     finally:
         native.anipot_delete_list(found)
         del alive

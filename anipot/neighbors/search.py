@@ -6,10 +6,11 @@ import math
 
 from torch import Tensor
 
+from anipot import known
 from anipot.kernels import pairs as kernels
 from anipot.neighbors.brute_force import brute_force
 from anipot.neighbors.cell_list import cell_list
-from anipot.neighbors.pairs import Pairs, checked_displacements
+from anipot.neighbors.pairs import Pairs, checked_displacements, displacements
 from anipot.structures import System
 
 #: Below this many candidate pairs, trying all of them in one product is faster than sorting atoms into bins.
@@ -33,16 +34,26 @@ def find_pairs(species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: T
     ValueError
         If the cutoff is infinite and a molecule periodic.
     """
+    return _find_and_check(species, coordinates, cell, pbc, cutoff)[0]
+
+
+def _find_and_check(
+    species: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float
+) -> tuple[Pairs, bool]:
+    """Return the pairs, and whether the search has seen that no two atoms stand on one spot."""
     coordinates = coordinates.detach()
     if cutoff == math.inf:
-        return _all_pairs(species, coordinates, pbc)
+        return _all_pairs(species, coordinates, pbc), False
     cell = None if cell is None else cell.detach()
-    found = kernels.find_pairs(species >= 0, coordinates, cell, pbc, cutoff)
+    real = species >= 0
+    if (known_species := known.told(species)) is not None:
+        known.tell(real, known_species >= 0)
+    found = kernels.find_and_check(real, coordinates, cell, pbc, cutoff)
     if found is not None:
-        return Pairs(*found)
+        return Pairs(*found[0]), found[1]
     small = species.shape[0] * species.shape[1] ** 2 <= BRUTE_FORCE_LIMIT
     search = brute_force if cell is None and small else cell_list
-    return search(coordinates, species >= 0, cell, pbc, cutoff)
+    return search(coordinates, real, cell, pbc, cutoff), False
 
 
 def _all_pairs(species: Tensor, coordinates: Tensor, pbc: Tensor | None) -> Pairs:
@@ -63,5 +74,6 @@ def neighborhoods(system: System, cutoff: float) -> tuple[Pairs, Tensor]:
     ValueError
         If two atoms stand on one spot.
     """
-    pairs = find_pairs(*system, cutoff)
-    return pairs, checked_displacements(pairs, system.coordinates, system.cell, system.pbc)
+    pairs, apart = _find_and_check(*system, cutoff)
+    vectors_of = displacements if apart else checked_displacements
+    return pairs, vectors_of(pairs, *system[1:])

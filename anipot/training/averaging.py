@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class EMA(WeightAveraging):
@@ -29,3 +32,27 @@ class EMA(WeightAveraging):
         # Constants need no average, and would be copied back and forth at every validation.
         super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.decay = decay
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin an average when a fit begins."""
+        if stage == "fit":
+            self._average_model = _Average(pl_module, pl_module.device, **self._kwargs)
+
+
+class _Average(AveragedModel):
+    """Asks the device once whether there is an average already; its base class does so at every step, and waits."""
+
+    _begun = False
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Let the average follow the model."""
+        if not self._begun:
+            super().update_parameters(model)
+            self._begun = True
+            return
+        assert self.multi_avg_fn is not None
+        self.multi_avg_fn(tuple(self.module.parameters()), tuple(model.parameters()), self.n_averaged)
+        for mine, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
+        self.n_averaged += 1

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from anipot import known
 from anipot.data.pools import num_atoms
 from anipot.ensembles import EnsemblePotential
 from anipot.kernels.memory import empty
@@ -80,30 +83,34 @@ class FeatureCache:
     def __call__(self, potential: Potential, batch: Any) -> Tensor:
         """Return the energies (B,) of a batch whose ``index`` says which structures it holds."""
         system = potential.system(batch.species, batch.coordinates, batch.cell, batch.pbc)
-        real = system.species >= 0
+        species = known.species_on_host(system.species)
         if self._features.shape != self._shape:  # here, since the potential may have been moved to a GPU
             # On a CPU this takes memory page by page, when it is written to.
             self._features = torch.empty(self._shape, dtype=potential.dtype, device=potential.device)
         with torch.no_grad():
-            features = self._of(potential, system, real, batch.index.cpu())
-        atomic = potential.atomic_energies_of(system.species[real], features).mean(0)
-        energies = atomic.new_zeros(len(real)).index_add(0, real.nonzero()[:, 0], atomic)
+            features = self._of(potential, system, species >= 0, _on_host(batch.index))
+        molecule, slot = (species >= 0).nonzero()
+        places = known.send(np.stack([molecule, molecule * species.shape[1] + slot]), system.species.device)
+        kinds = system.species.flatten().index_select(0, places[1])
+        known.tell(kinds, species[molecule, slot])
+        atomic = potential.atomic_energies_of(kinds, features).mean(0)
+        energies = atomic.new_zeros(len(species)).index_add(0, places[0], atomic)
         return energies + potential.shifter.sae(system.species)
 
-    def _of(self, potential: Potential, system: System, real: Tensor, index: Tensor) -> Tensor:
+    def _of(self, potential: Potential, system: System, is_real: NDArray[np.bool_], index: Tensor) -> Tensor:
         """Return the features (n, F) of the real atoms of a batch."""
-        starts, sizes = self._start[index].long(), real.sum(-1).cpu()
-        known = starts >= 0
-        if bool(known.all()):
+        starts, sizes = self._start[index].long(), torch.from_numpy(is_real.sum(-1))
+        kept = starts >= 0
+        if bool(kept.all()):
             return self._rows(_ranges(starts, sizes))
-        unknown = ~known.to(real.device)
+        real, unknown = system.species >= 0, ~kept.to(system.species.device)
         found = _features(potential, _rows(system, unknown))[real[unknown]]
-        self._keep(index[~known], sizes[~known], found)
-        if not bool(known.any()):
+        self._keep(index[~kept], sizes[~kept], found)
+        if not bool(kept.any()):
             return found
         ends = sizes.cumsum(0)
         features = found.new_empty(int(ends[-1]), found.shape[1])
-        for some, values in ((known, None), (~known, found)):
+        for some, values in ((kept, None), (~kept, found)):
             rows = _ranges((ends - sizes)[some], sizes[some]).to(found.device)
             if values is None:
                 values = self._rows(_ranges(starts[some], sizes[some]))
@@ -113,7 +120,7 @@ class FeatureCache:
     def _rows(self, rows: Tensor) -> Tensor:
         """Return some of the features kept, in memory that served the batch before: new memory costs more than they."""
         found = empty((len(rows), self._features.shape[1]), self._features)
-        return torch.index_select(self._features, 0, rows.to(self._features.device), out=found)
+        return torch.index_select(self._features, 0, known.send(rows, self._features.device), out=found)
 
     def _keep(self, index: Tensor, sizes: Tensor, features: Tensor) -> None:
         """Keep the features of structures, as many as fit."""
@@ -136,6 +143,12 @@ def cannot_cache(potential: Potential) -> str:
     if len(potential.terms):
         return "energy terms see the geometry"
     return ""
+
+
+def _on_host(index: Tensor) -> Tensor:
+    """Return the numbers of structures on the CPU, where they have come from."""
+    values = known.told(index)
+    return index.cpu() if values is None else torch.from_numpy(values)
 
 
 def _ranges(starts: Tensor, sizes: Tensor) -> Tensor:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from anipot import known
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,19 @@ class Composition:
 
     @classmethod
     def of(cls, species: Tensor) -> Composition:
-        """Return the composition of element indices (B, A), ghosts -1. Waits for the device."""
-        real = species >= 0
-        sizes = real.sum(-1)
-        slot = real.reshape(-1).nonzero().squeeze(1)
-        start = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-        molecule = slot // max(species.shape[1], 1)
-        found = (species.reshape(-1)[slot], slot, molecule, start)
-        kind, slot, molecule, start = (t.to(torch.int32) for t in found)
-        return cls(kind, slot, molecule, start, tuple(sizes.tolist()), species.numel())
+        """Return the composition of element indices (B, A), ghosts -1. Waits for the device, unless they are known."""
+        return cls.of_known(known.species_on_host(species), species.device)
+
+    @classmethod
+    def of_known(cls, species: NDArray[np.int8], device: torch.device) -> Composition:
+        """Return the same, made on the host and sent in one piece."""
+        sizes = (species >= 0).sum(-1)
+        slot = np.flatnonzero(species >= 0)
+        start = np.concatenate([[0], sizes.cumsum()])
+        found = (species.reshape(-1)[slot], slot, slot // max(species.shape[1], 1), start)
+        sent = known.send(np.concatenate(found).astype(np.int32), device)
+        kind, slot, molecule, start = sent.split([len(part) for part in found])
+        return cls(kind, slot, molecule, start, tuple(sizes.tolist()), species.size)
 
     @property
     def num_atoms(self) -> int:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from anipot import known
 from anipot.kernels.cuda.composition import Composition
 from anipot.kernels.cuda.program import Arguments, f64, fill, i64, pointer, precision, program
 
@@ -87,6 +89,8 @@ class Search:
     status: Tensor
     #: (B,) float64 of the cells as they are given, Å³; 1 without cells.
     volume: Tensor
+    #: Whether ``pairs`` has found that no two atoms stand on one spot.
+    apart = False
 
     def __init__(
         self,
@@ -163,6 +167,7 @@ class Search:
         total, status = told[0], told[1:]
         if status[NOT_FINITE] or status[OVERFLOW]:
             return None
+        self.apart = not status[ONE_SPOT]
         self.neighbor, self.shift = self._integers(total), self._integers(total, 3)
         center = torch.empty(total, dtype=torch.int64, device=self.atoms.device)
         neighbor, shift = torch.empty_like(center), center.new_empty(total, 3) if periodic else None
@@ -192,11 +197,11 @@ class Search:
 
     def _direct_buffers(self) -> dict[str, Tensor]:
         """Blocks for every ``WARPS`` atoms of a molecule, and one for a molecule without atoms: its cell counts too."""
-        sizes = torch.tensor(self.atoms.sizes, dtype=torch.int32)
-        blocks = -(-sizes.clamp(min=1) // WARPS)
-        molecule = torch.repeat_interleave(torch.arange(len(sizes), dtype=torch.int32), blocks)
-        first = torch.arange(len(molecule), dtype=torch.int32) - (blocks.cumsum(0) - blocks).to(torch.int32)[molecule]
-        return {"block_molecule": molecule.to(self.atoms.device), "block_first": (WARPS * first).to(self.atoms.device)}
+        blocks = -(-np.maximum(np.array(self.atoms.sizes, dtype=np.int32), 1) // WARPS)
+        molecule = np.repeat(np.arange(len(blocks)), blocks)
+        first = np.arange(len(molecule)) - (blocks.cumsum() - blocks)[molecule]
+        sent = known.send(np.stack([molecule, WARPS * first]).astype(np.int32), self.atoms.device)
+        return {"block_molecule": sent[0], "block_first": sent[1]}
 
     def _bin_buffers(self) -> dict[str, Tensor]:
         n = self.atoms.num_atoms
@@ -223,10 +228,11 @@ class Search:
 
 def find_pairs(
     real: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Return center (P,), neighbor (P,) and shift (P, 3) of all pairs, as ``anipot.kernels.pairs.find_pairs`` does.
+) -> tuple[tuple[Tensor, Tensor, Tensor | None], bool] | None:
+    """Return center (P,), neighbor (P,) and shift (P, 3) of all pairs, and whether no two atoms stand on one spot.
 
-    None where something in the input has to be looked at by the search written in torch.
+    Arguments are those of ``anipot.kernels.pairs.find_pairs``. None where something in the input has to be looked at by
+    the search written in torch.
 
     Raises
     ------
@@ -235,9 +241,12 @@ def find_pairs(
     """
     if not cutoff > 0:
         return None
-    search = Search(Composition.of(real.to(torch.int32) - 1), cutoff)
+    one_kind = (known.species_on_host(real) > 0).astype(np.int8) - 1
+    search = Search(Composition.of_known(one_kind, real.device), cutoff)
+    periodic = cell is not None and pbc is not None
     if cell is None or pbc is None:
         search.launch(coordinates.double().contiguous())
-        return search.pairs(periodic=False)
-    search.launch(coordinates.double().contiguous(), cell.double().contiguous(), pbc.contiguous())
-    return search.pairs(periodic=True)
+    else:
+        search.launch(coordinates.double().contiguous(), cell.double().contiguous(), pbc.contiguous())
+    found = search.pairs(periodic)
+    return None if found is None else (found, search.apart)
