@@ -223,9 +223,9 @@ def aev(
 
 def ready(vectors: Tensor, sizes: list[int]) -> bool:
     """Whether the kernels for AEVs of these sizes are there, or could be compiled for the device of these vectors."""
-    return (
-        vectors.is_cpu or torch.compiler.is_compiling() or cuda_aev.ready(tuple(sizes), vectors.dtype, vectors.device)
-    )
+    if torch.compiler.is_compiling() or not (vectors.is_cuda or cuda.wanted(vectors)):
+        return True
+    return cuda_aev.ready(tuple(sizes), vectors.dtype, vectors.device)
 
 
 def covers(vectors: Tensor) -> bool:
