@@ -6,6 +6,7 @@ Without a GPU the driver is one that writes down what it is asked (fake_driver.c
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -114,6 +115,16 @@ def test_all_is_loaded_before_the_first_launch(fake):
     assert (made.multiprocessors, made.shared_limit) == (132, 232448)
     assert fake.log() == []
     assert fake.compiled == [("probe", {}, 90)]
+
+
+def test_what_results_depend_on(fake, monkeypatch):
+    found = program.identity(CUDA)
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(program.identity(torch.device("cuda", 1))))
+    assert found["device"] == ["Test GPU", 90]
+    texts = []
+    monkeypatch.setattr(build, "_text", lambda name: texts.append(name) or "another")
+    assert program.identity(CUDA)["sources"] != found["sources"]
+    assert {path.name for path in build.SOURCES.glob("*.*")} <= {*texts}
 
 
 def test_what_is_launched(fake):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from anipot.engine.parts import Parts, Request, Values
+from anipot.engine.proof import fault
 from anipot.engine.step import Step
 from anipot.head.dense import NotCovered
-from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.cuda.aev import ready
 from anipot.kernels.cuda.search import NEIGHBORS, NOT_FINITE, ONE_SPOT, OVERFLOW
-from anipot.kernels.cuda.support import setting
+from anipot.kernels.cuda.support import give_up, setting
 from anipot.kernels.specs import AEV_CONSTANTS
 
 #: What is asked for: whether there are cells, which results, and their dtype.
@@ -146,9 +146,12 @@ def _versions(parts: Parts) -> list[int]:
 def _check(parts: Parts) -> None:
     if any(len(network) < 2 for network in parts.layers):
         raise NotCovered("a network has one layer")
-    _, sizes = parts.remembered("aev", lambda: constants_and_sizes(parts.aev, parts.cutoff_kind))
-    if not ready(tuple(sizes), parts.dtype, parts.potential.device, operations=False):
+    device = parts.potential.device
+    if not ready(tuple(parts.of_aev[1]), parts.dtype, device, operations=False):
         raise NotCovered("the AEVs have no kernel, or more constants than it has memory for")
+    if wrong := fault(parts):
+        give_up(device.index, wrong)
+        raise NotCovered(wrong)
 
 
 class _Run:

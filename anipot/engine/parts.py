@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from operator import is_not
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anipot.energy import EnergyShifter
 from anipot.head import CELU, ANIModel, Ensemble
 from anipot.head.dense import GLOBAL_HOOKS, NotCovered, common_dtype, dense_layers, hooks_of, replaced
+from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.specs import AEV_CONSTANTS
 from anipot.potential import Potential
 from anipot.representation import AEVComputer
@@ -101,6 +102,11 @@ class Parts:
         aev, function = self.aev, self._cutoff_function
         order, eps = getattr(function, "order", 2), getattr(function, "eps", 0.0)
         return aev.Rcr, aev.Rca, order, eps, self.potential.periodic_table_index, self.shifter.fit_intercept
+
+    @cached_property
+    def of_aev(self) -> tuple[Tensor, list[int]]:
+        """Constants and sizes of the AEVs, as ``anipot.kernels.aev.constants_and_sizes`` gives them."""
+        return constants_and_sizes(self.aev, self.cutoff_kind)
 
     def remembered(self, what: Any, make: Callable[[], T]) -> T:
         """Return what kernels have made of these parts before, or what is made now."""

@@ -27,15 +27,14 @@ class Elements:
     ----------
     parts
         Of the potential.
-    sizes
-        Of the AEVs, as ``anipot.kernels.aev`` gives them.
     present
         Whether each element occurs: columns of the others are left out.
     gradients
         Whether gradients are wanted.
     """
 
-    def __init__(self, parts: Parts, sizes: list[int], present: Sequence[bool], gradients: bool) -> None:
+    def __init__(self, parts: Parts, present: Sequence[bool], *, gradients: bool) -> None:
+        _, sizes = parts.of_aev
         radial, angular, self.width = aev.columns(sizes, present)
         device = parts.potential.device
         self.tables = [torch.tensor(table, dtype=torch.int32, device=device) for table in (radial, angular)]
@@ -57,8 +56,6 @@ class Rows:
     ----------
     parts
         Of the potential.
-    of_aev
-        Constants and sizes of the AEVs, as ``anipot.kernels.aev`` gives them.
     search
         The neighbors.
     atom_of
@@ -72,14 +69,13 @@ class Rows:
     def __init__(
         self,
         parts: Parts,
-        of_aev: tuple[Tensor, list[int]],
         search: Search,
         atom_of: Tensor,
         elements: Elements,
         gradients: Tensor | None,
     ) -> None:
         self.parts, self.device, self.elements = parts, atom_of.device, elements
-        constants, sizes = of_aev
+        constants, sizes = parts.of_aev
         self.sizes, self.width = tuple(sizes), elements.width
         n, capacity = search.atoms.num_atoms, search.capacity
         self._scratch = None

@@ -10,7 +10,6 @@ from torch import Tensor
 from anipot.engine.packed import Packed
 from anipot.engine.parts import Parts, Request
 from anipot.engine.rows import Elements, RowBlock, Rows
-from anipot.kernels.aev import constants_and_sizes
 from anipot.kernels.cuda.aev import NEAR, macros
 from anipot.kernels.cuda.arguments import precision
 from anipot.kernels.cuda.composition import Composition
@@ -48,8 +47,7 @@ class Step:
     ) -> None:
         self.device, self.capacity = species.device, capacity
         self._parts = parts
-        self._aev = parts.remembered("aev", lambda: constants_and_sizes(parts.aev, parts.cutoff_kind))
-        for_all, for_aevs = precision(parts.dtype), macros(self._aev[1], parts.dtype, crowded=capacity > NEAR)
+        for_all, for_aevs = precision(parts.dtype), macros(parts.of_aev[1], parts.dtype, crowded=capacity > NEAR)
         programs = [("search", for_all), ("results", for_all), ("aev", for_aevs)]
         parts.remembered(("programs", capacity > NEAR), lambda: compile_all(programs, self.device))
         (num_molecules, num_slots), device = species.shape, species.device
@@ -116,11 +114,10 @@ class Step:
         if wanted:
             shape = (outputs, n, self.capacity, 3)
             self._gradients = torch.empty(shape, dtype=parts.dtype, device=self.device)
-        sizes = self._aev[1]
         elements = parts.remembered(
-            ("elements", *self.present, wanted), lambda: Elements(parts, sizes, self.present, wanted)
+            ("elements", *self.present, wanted), lambda: Elements(parts, self.present, gradients=wanted)
         )
-        rows = Rows(parts, self._aev, self._search, self._atom_of, elements, self._gradients)
+        rows = Rows(parts, self._search, self._atom_of, elements, self._gradients)
         self._blocks = [RowBlock(rows, first, stop, counts, ask) for first, stop in rows.blocks(n, outputs)]
 
     def launch(self) -> None:

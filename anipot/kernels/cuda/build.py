@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Mapping
@@ -74,6 +75,18 @@ def _headers(name: str) -> dict[str, str]:
         if (SOURCES / header).is_file():
             found |= {header: _text(header), **_headers(header)}
     return found
+
+
+def environment(index: int) -> dict[str, Any]:
+    """Return what the results of all kernels depend on: sources, compiler, driver and device, as JSON can say it."""
+    texts = [_text(path.name) for path in sorted(SOURCES.iterdir()) if path.is_file()]
+    return {
+        "sources": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "options": nvrtc.OPTIONS,
+        "compiler": nvrtc.compiler().version,
+        "driver": device(index).driver.version(),
+        "device": [torch.cuda.get_device_name(index), device(index).architecture],
+    }
 
 
 def loaded(name: str, macros: Mapping[str, Any], index: int) -> CudaProgram:

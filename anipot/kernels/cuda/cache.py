@@ -24,7 +24,7 @@ LIMIT = 256 * 2**20
 PATIENCE = 120.0
 
 _MAGIC = b"anipot program 1\n"
-_SUFFIX, _TEMPORARY = ".program", "tmp-"
+SUFFIX, _TEMPORARY = ".program", "tmp-"
 _warned = False
 
 
@@ -41,7 +41,7 @@ def contents() -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def cached(name: str, key: dict[str, Any], make: Callable[[], bytes]) -> bytes:
+def cached(name: str, key: dict[str, Any], make: Callable[[], bytes], suffix: str = SUFFIX) -> bytes:
     """Return what was made of a key before, or make and keep it.
 
     Parameters
@@ -52,9 +52,11 @@ def cached(name: str, key: dict[str, Any], make: Callable[[], bytes]) -> bytes:
         All that the result depends on, as JSON can say it.
     make
         Called if there is no such file. Its errors are passed on.
+    suffix
+        Where the file's name ends. Only programs are counted, and removed when there are too many.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = folder() / f"{name}-{digest[:40]}{_SUFFIX}"
+    path = folder() / f"{name}-{digest[:40]}{suffix}"
     code = _read(path)
     if code is not None:
         return code
@@ -125,7 +127,7 @@ def _lock(path: Path) -> Iterator[None]:
 def _entries() -> list[tuple[float, int, Path]]:
     """Return time of last use, size and path of all programs."""
     found = []
-    for path in folder().glob(f"*{_SUFFIX}"):
+    for path in folder().glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError):  # removed by another process meanwhile
             status = path.stat()
             found.append((status.st_mtime, status.st_size, path))

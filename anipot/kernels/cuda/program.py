@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anipot.kernels.cuda import support
 from anipot.kernels.cuda.arguments import Arguments, Grid, as_grid, f64, fill, i64, pointer, precision
-from anipot.kernels.cuda.build import SOURCES, loaded
+from anipot.kernels.cuda.build import SOURCES, environment, loaded
 from anipot.kernels.cuda.errors import CaptureError, CompilationError, KernelError
 from anipot.kernels.library import switched_off
 
@@ -25,6 +25,7 @@ __all__ = [
     "f64",
     "fill",
     "i64",
+    "identity",
     "on_host",
     "pointer",
     "precision",
@@ -90,6 +91,11 @@ def wanted(tensor: Tensor) -> bool:
 def reason(device: torch.device) -> str:
     """Return why nothing is ``wanted`` on a CUDA device; "" where it is. Nothing is warned of."""
     return "switched off by reference_path()" if switched_off() else support.reason(device)
+
+
+def identity(device: torch.device) -> dict[str, Any] | None:
+    """Return what results of the kernels depend on beside macros, as JSON can say it; None on the host, in tests."""
+    return None if _host is not None else environment(device.index)
 
 
 def program(name: str, macros: Mapping[str, Any], device: torch.device) -> Program:
