@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -239,7 +240,13 @@ def _changes(one: Atoms | None, other: Atoms) -> list[str] | None:
 
 def _has_stress(atoms: Atoms) -> bool:
     """Whether a stress is defined: something repeats, and the cell has a volume."""
-    return bool(atoms.pbc.any()) and float(volume(torch.tensor(atoms.cell.array))) > 0
+    return bool(atoms.pbc.any()) and _has_volume(atoms.cell.array.tobytes())
+
+
+@lru_cache(maxsize=64)
+def _has_volume(cell: bytes) -> bool:
+    """Whether a cell has a volume, by the numbers that a stress is divided by; torch takes its time to say so."""
+    return float(volume(torch.tensor(np.frombuffer(cell).reshape(3, 3)))) > 0
 
 
 def total_charge(atoms: Atoms) -> float:

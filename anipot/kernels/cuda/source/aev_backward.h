@@ -84,7 +84,7 @@ DEVICE void add_gradient(real* to, const Slopes& s, const Near& near, int j) {
     to[2] += result_of(uz * along + s.z * over);
 }
 
-// Threads for each neighbor j, as many as there are for all, and each of them for every so manieth neighbor k.
+// Threads for each neighbor j, as many as there are for all; each takes every n-th neighbor k.
 DEVICE void angular_backward(const AevArguments& a, const Constants& c, const Near& near, const real* g,
                              Slopes* partial, real* out) {
     const int E = (int)a.num_species, t = threadIdx.x;

@@ -15,8 +15,8 @@ struct Tile {
     int kind[THREADS];
 };
 
-// Threads for each term of each element that has columns, as many as there are for all, and each of them for every so
-// manieth neighbor. `element_of` is (E) in shared memory: elements in the order of their columns.
+// Threads for each term of each element that has columns, as many as there are for all; each takes every n-th neighbor.
+// `element_of` is (E) in shared memory: elements in the order of their columns.
 DEVICE void radial_forward(const AevArguments& a, const Constants& c, const Pairs& p, Tile& tile, int* element_of,
                            real* row) {
     const int t = threadIdx.x, total = (int)a.radial;
