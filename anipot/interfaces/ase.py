@@ -23,6 +23,8 @@ from anipot.structures import System, check_charge
 
 #: Partial charges on atoms are rounded; only a sum beyond this (e) is a charged system.
 CHARGED = 0.5
+#: Arrays that ASE compares as well.
+_INITIAL = frozenset({"initial_charges", "initial_magmoms"})
 
 
 class Calculator(AseCalculator):
@@ -227,7 +229,7 @@ register()
 
 def _changes(one: Atoms | None, other: Atoms) -> list[str] | None:
     """Return what differs between two plain systems, to the last bit; None for what takes a longer look."""
-    if one is None or len(one) != len(other) or any("initial_" in name for a in (one, other) for name in a.arrays):
+    if one is None or len(one) != len(other) or not all(_INITIAL.isdisjoint(a.arrays) for a in (one, other)):
         return None
     pairs = {
         "positions": (one.positions, other.positions),
