@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anipot import known
@@ -87,8 +88,7 @@ class SpeciesConverter(nn.Module):
             table[atomic_number(element)] = index
         table[-1] = -1  # species -1, a ghost, looks up the last entry
         self.register_buffer("index_of", table, persistent=False)
-        #: The same for ``known.species_on_host``, whose numbers begin with -2.
-        self._on_host = np.array([-2, -1, *table[:-1].tolist(), -2], dtype=np.int8)
+        self._on_host: tuple[tuple[int, int], NDArray[np.int8]] | None = None
 
     def forward(
         self, input_: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
@@ -103,7 +103,7 @@ class SpeciesConverter(nn.Module):
         _check_integers(atomic_numbers)
         atomic_numbers = atomic_numbers.long()
         if not atomic_numbers.is_cpu:
-            found = self._on_host[known.species_on_host(atomic_numbers).astype(int) - known.LOWEST]
+            found = self._host_table()[known.species_on_host(atomic_numbers).astype(int) - known.LOWEST]
             if found.min(initial=0) > -2:
                 index = self.index_of[atomic_numbers]
                 known.tell(index, found)
@@ -112,6 +112,15 @@ class SpeciesConverter(nn.Module):
         if (index == -2).any():
             raise ValueError(_unknown_element(atomic_numbers, index == -2, self.elements))
         return index
+
+    def _host_table(self) -> NDArray[np.int8]:
+        """Return ``index_of`` for ``known.species_on_host``, whose numbers begin with -2; asked for once."""
+        table = self.index_of
+        state = (table.data_ptr(), -1 if table.is_inference() else table._version)
+        if self._on_host is None or self._on_host[0] != state or state[1] < 0:
+            *elements, ghost = known.asked(table).tolist()
+            self._on_host = state, np.array([-2, ghost, *elements, -2], dtype=np.int8)
+        return self._on_host[1]
 
     def lookup(self, atomic_numbers: Tensor) -> Tensor:
         """Return the element indices of atomic numbers, int64, -2 for those that are not known; ghosts stay -1."""

@@ -161,26 +161,48 @@ def test_one_instance_for_many_atoms(model: anipot.Potential) -> None:
 def test_what_was_computed_is_kept_apart(model: anipot.Potential) -> None:
     """The calculator's own atoms are those of the last calculation, whatever happens to the ones it was given."""
     atoms = box()
+    atoms.set_tags([1, 2, 3])
     atoms.calc = calc = model.ase()
+    kept = []
     for step in range(3):
         atoms.rattle(0.01, seed=step)
         atoms.info["step"] = step
-        forces = atoms.get_forces()
-        assert np.array_equal(calc.atoms.positions, atoms.positions)
-        assert calc.atoms.info == {"step": step}
-        assert not np.shares_memory(calc.atoms.positions, atoms.positions)
+        atoms.get_forces()
+        kept.append(calc.atoms)
+        assert np.array_equal(calc.atoms.get_tags(), [1, 2, 3])
+    assert [frame.info["step"] for frame in kept] == [0, 1, 2]
+    assert len({frame.positions.tobytes() for frame in kept}) == 3
     before = atoms.positions.copy()
     atoms.positions += 1.0
     assert np.array_equal(calc.atoms.positions, before)
+    another = kept[-1].copy()
+    another.calc = copy.copy(calc)
+    atoms.positions -= 1.5
+    expected = atoms.get_potential_energy()
+    another.get_potential_energy()
+    assert atoms.get_potential_energy() == expected
     for change in (lambda: atoms.set_cell(1.1 * atoms.cell), lambda: atoms.set_pbc([1, 0, 1]), lambda: atoms.pop(0)):
         change()
         assert calc.calculation_required(atoms, ["forces"])
-        forces = atoms.get_forces()
-        fresh = atoms.copy()
+        forces, fresh = atoms.get_forces(), atoms.copy()
         fresh.calc = model.ase()
         assert np.array_equal(forces, fresh.get_forces())
-        assert calc.atoms == atoms
-        assert calc.atoms is not atoms
+
+
+def test_cells_without_a_volume(model: anipot.Potential) -> None:
+    """A stress is there as soon as there is a volume, and gone with it."""
+    atoms = box()
+    atoms.calc = model.ase()
+    for cell, pbc, there in (
+        ([4.0, 4.0, 0.0], [1, 1, 0], False),
+        ([4.0, 4.0, 5.0], [1, 1, 0], True),
+        ([4.0, 4.0, 5.0], False, False),
+        ([4.0, 4.0, 0.0], [1, 1, 0], False),
+    ):
+        atoms.set_cell(cell)
+        atoms.set_pbc(pbc)
+        atoms.get_forces()
+        assert ("stress" in atoms.calc.results) == there
 
 
 def test_optimizers_and_filters(ani1x: anipot.Potential) -> None:

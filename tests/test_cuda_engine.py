@@ -62,6 +62,15 @@ def test_the_same_atoms_again(dtype: torch.dtype, members: bool, place: torch.de
     assert engine_of(model).searches == 4
 
 
+def test_other_questions_in_turn(place: torch.device) -> None:
+    model, (species, x, cell, pbc) = model_at(place), batch(place)
+    for forces, stress in ((False, False), (True, False), (False, False), (True, True)):
+        ask = {"forces": forces, "stress": stress}
+        found, expected = (way(model, species, x, cell, pbc, **ask) for way in (natively, by_torch))
+        assert_same(found, expected)
+        assert (found.forces is None) == (not forces)
+
+
 def test_results_are_the_callers_own(place: torch.device) -> None:
     model, (species, x, _, _) = model_at(place), batch(place)
     first = natively(model, species, x)

@@ -116,7 +116,7 @@ def test_a_step_waits_once(forces: bool, members: int) -> None:
     found = counted(forces, members, loaded(6))
     assert dict(found.waits) == {("kernels/cuda/search.py:pairs", "tolist"): 1}
     found = counted(forces, members, loaded(6), there=True)
-    assert dict(found.waits) == {("kernels/cuda/search.py:pairs", "tolist"): 1, ("known.py:are_sound", "cpu"): 1}
+    assert dict(found.waits) == {("kernels/cuda/search.py:pairs", "tolist"): 1, ("known.py:asked", "cpu"): 1}
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -178,33 +178,97 @@ def test_the_average_is_the_same() -> None:
 
 def test_what_is_written_to_is_asked_for_again(place: torch.device) -> None:
     species = torch.tensor([[1, 6], [8, -1]], device=place)
-    known.tell(species, known.narrow(np.array([[1, 6], [8, -1]])))
-    with launches() as found:
+    with known.remembering(), launches() as found:
+        known.tell(species, known.narrow(np.array([[1, 6], [8, -1]])))
         assert known.species_on_host(species).tolist() == [[1, 6], [8, -1]]
         assert known.species_on_host(species.reshape(-1)).tolist() == [1, 6, 8, -1]
-    assert not found.waits
-    for part in (species[1], species.t(), species[:, :1]):
-        assert known.told(part) is None
-        assert (known.species_on_host(part) == part.cpu().numpy()).all()
-    flat = species.reshape(-1)
-    flat[0] = 7
+        assert not found.waits
+        for part in (species[1], species.t(), species[:, :1], species.view(torch.int32)):
+            assert known.told(part) is None
+            assert (known.species_on_host(part) == part.cpu().numpy()).all()
+        flat = species.reshape(-1)
+        flat[0] = 7
+        assert known.told(species) is None
+        assert known.species_on_host(species).tolist() == [[7, 6], [8, -1]]
+        assert known.told(species) is not None
+        with known.forgetting():
+            assert known.told(species) is None
+        assert known.species_on_host(torch.tensor([-9, 500], device=place)).tolist() == [known.LOWEST, known.HIGHEST]
+        with torch.inference_mode():
+            other = torch.tensor([3], device=place)
+            known.tell(other, np.array([4]))
+            assert known.species_on_host(other).tolist() == [3]
+
+
+def test_nothing_is_believed_for_longer_than_a_call(place: torch.device) -> None:
+    """Even what is written past torch's counting of versions is seen by the next."""
+    model, batch = potential(1).to(place), loaded(4).to(place)
+    species, x = batch.species, batch.coordinates
+
+    def energies() -> torch.Tensor:
+        with known.remembering():
+            return model((species, x)).energies.cpu()
+
+    before = energies()
     assert known.told(species) is None
-    assert known.told(flat) is None
-    assert known.species_on_host(species).tolist() == [[7, 6], [8, -1]]
-    assert known.told(species) is not None
-    assert known.species_on_host(torch.tensor([-9, 500], device=place)).tolist() == [known.LOWEST, known.HIGHEST]
-    with torch.inference_mode():
-        other = torch.tensor([3], device=place)
-        known.tell(other, np.array([4]))
-        assert known.species_on_host(other).tolist() == [3]
+    species.data[0, 0] = 8
+    with pretend_cuda():
+        fresh = model((species.clone(), x.clone())).energies.cpu()
+    assert torch.equal(energies(), fresh)
+    assert not torch.equal(fresh, before)
+    x.data[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"molecule 1, atom 2 has coordinates \[nan"):
+        energies()
+
+
+def test_coordinates_of_ghosts_that_become_atoms(place: torch.device) -> None:
+    batch = loaded(4)
+    batch.coordinates[batch.species < 0] = torch.nan
+    batch, model = batch.to(place), potential(1).to(place)
+    other = torch.where(batch.species < 0, 1, batch.species)
+    with known.remembering():
+        batch.recall()
+        for _ in range(2):
+            with pytest.raises(ValueError, match="they must be finite"):
+                model((other, batch.coordinates))
+        assert model((batch.species, batch.coordinates)).energies.cpu().isfinite().all()
+
+
+def test_elements_of_a_converter_that_is_changed(place: torch.device) -> None:
+    model, batch = potential(1).to(place), loaded(4).to(place)
+    model((batch.species, batch.coordinates))
+    model.converter.index_of[8] = 2
+    expected = potential(1)
+    expected.converter.index_of[8] = 2
+    found = model((batch.species, batch.coordinates)).energies.cpu()
+    assert torch.allclose(found, expected((batch.species.cpu(), batch.coordinates.cpu())).energies, rtol=1e-7)
+
+
+def test_what_transforms_of_torch_hand_out_is_read() -> None:
+    """It has no memory to look at."""
+    seen = []
+
+    def squares(x: torch.Tensor) -> torch.Tensor:
+        seen.append(known.asked((x > 0).to(torch.int8)).tolist())
+        return (x**2).sum()
+
+    torch.func.jacrev(torch.func.grad(squares))(torch.tensor([[1.0, -1.0]]))
+    torch.func.grad(squares)(torch.tensor([[-1.0], [1.0]]))
+    assert seen[-1] == [[0], [1]]
 
 
 def test_a_batch_is_what_it_was_when_it_was_sent() -> None:
     batch = loaded(4)
     moved = batch.to("cuda")
     batch.index[0], batch.species[0] = 77, 1
-    assert known.told(moved.index).tolist() == [0, 1, 2, 3]
-    assert known.told(moved.species)[0].tolist()[:4] == [1, 6, 7, 8]
+    with known.remembering():
+        assert known.told(moved.index) is None
+        moved.recall()
+        assert known.told(moved.index).tolist() == [0, 1, 2, 3]
+        assert known.told(moved.species)[0].tolist()[:4] == [1, 6, 7, 8]
+        moved.species[0, 0] = 6
+        moved.recall()
+        assert known.told(moved.species) is None
     back = copy.deepcopy(moved).to("cpu")
     assert not is_there(back.species)
 
@@ -228,8 +292,11 @@ def test_wrong_batches_are_refused(sent: bool, fault: str, message: str) -> None
         batch.species[1, 2] = {"species": -3, "unknown": 54, "many": 300}[fault]
     model = potential(1).to("cuda")
     there = batch.to("cuda") if sent else unknown(batch)
-    with pytest.raises(ValueError, match=message):
-        model((there.species, there.coordinates))
+    with known.remembering():
+        if sent:
+            there.recall()
+        with pytest.raises(ValueError, match=message):
+            model((there.species, there.coordinates))
     indices = anipot.Potential(ELEMENTS, model.representation, model.head, model.shifter, periodic_table_index=False)
     if fault == "many":
         with pytest.raises(ValueError, match="molecule 1, atom 2 has element index 300"):

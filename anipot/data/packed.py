@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ class Batch:
     index: Tensor
     cell: Tensor | None = None
     pbc: Tensor | None = None
+    #: Of a batch on a device, tensors with their versions, and what the host has sent.
+    _sent: tuple[tuple[Tensor, int, NDArray[Any]], ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.species)
@@ -59,20 +61,21 @@ class Batch:
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
         """Return the batch on a device.
 
-        What is on its way from the host to a GPU is waited for by nobody, and the host remembers what a potential would
-        ask the GPU for.
+        On its way from the host to a GPU nobody waits for it. Nobody may write to a batch in pinned memory until then.
         """
         device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         if device.type != "cuda" or not self.species.is_cpu:
             return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         moved = self._each(lambda tensor: known.send(tensor, device))
-        known.tell(moved.species, known.narrow(self.species.numpy()))
-        finite = np.isfinite(self.coordinates.numpy())
-        if not finite.all():  # those of ghosts may be anything
-            finite = finite.all(-1) | (self.species.numpy() < 0)
-        known.tell(moved.coordinates, finite.all(keepdims=True))
-        known.tell(moved.index, self.index.numpy().copy())
-        return moved
+        species, finite = known.narrow(self.species.numpy()), np.isfinite(self.coordinates.detach().numpy()).all(-1)
+        sent = ((moved.species, species), (moved.coordinates, finite), (moved.index, self.index.numpy().copy()))
+        return replace(moved, _sent=tuple((tensor, tensor._version, values) for tensor, values in sent))
+
+    def recall(self) -> None:
+        """Let the host know what it has sent to a device, as far as nobody has written to it since (``known.py``)."""
+        for tensor, version, values in self._sent:
+            if tensor._version == version:
+                known.tell(tensor, values)
 
     def pin_memory(self) -> Batch:
         """Return the batch in memory from which a GPU copies fast."""

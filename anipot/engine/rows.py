@@ -128,6 +128,7 @@ class RowBlock:
         parts, device, dtype = rows.parts, rows.device, rows.parts.dtype
         self._slice, self._rows, num_rows = slice(first, stop), rows, stop - first
         mine, networks = _counts_between(counts, first, stop), rows.elements.networks
+        assert networks.gradients == (ask.forces or ask.stress), "networks that were made for something else"
         try:
             self._networks = Networks(networks, mine, members=ask.members)
         except DoesNotFit as error:

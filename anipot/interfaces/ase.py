@@ -82,7 +82,6 @@ class Calculator(AseCalculator):
         self._neighbors = VerletList(self.model.cutoff, self.skin)
         self._engine: Engine | None = None
         self._numbers: tuple[np.ndarray, Tensor] | None = None
-        self._last = Atoms()
 
     def _get_name(self) -> str:
         return "anipot"
@@ -105,9 +104,9 @@ class Calculator(AseCalculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Compute everything there is for ``atoms`` into ``results``."""
-        # What ASE's own method does besides copying the atoms is to make a directory.
-        if atoms is not None:
-            self.atoms = self._copy(atoms)
+        # What ASE's own method does besides copying the atoms (which get_property has done) is to make a directory.
+        if atoms is not None and self.check_state(atoms):
+            self.atoms = atoms.copy()
         self.results = {}  # nothing stale may survive a calculation that fails
         atoms = self._given(atoms)
         heads = tuple(name for name in self.model.property_heads if name in properties)
@@ -122,15 +121,6 @@ class Calculator(AseCalculator):
         if result.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_numpy(result.stress) * Hartree)
         self.results |= {name: _numpy(value) for name, value in (result.properties or {}).items()}
-
-    def _copy(self, atoms: Atoms) -> Atoms:
-        """Return a copy of the atoms: the last one with other positions where it can be, since ASE takes its time."""
-        if _changes(self._last, atoms) in ([], ["positions"]):
-            self._last.positions[:] = atoms.positions
-            self._last.info = dict(atoms.info)
-        else:
-            self._last = atoms.copy()
-        return self._last
 
     def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
         """Return the Hessian (3N, 3N) in eV/Å²."""

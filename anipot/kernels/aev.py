@@ -13,7 +13,6 @@ derivatives of F would be the gradient of the fourth; they are left to the torch
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -43,10 +42,17 @@ def constants_and_sizes(aev: Any, cutoff_kind: int) -> tuple[Tensor, list[int]]:
     return torch.cat([numbers, *arrays]), sizes
 
 
-@cache
+#: Numbers on devices, which wait for them once.
+_sent: dict[tuple[tuple[float, ...], torch.device], Tensor] = {}
+
+
 def _on_device(numbers: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return numbers on a device, which waits for them once."""
-    return torch.tensor(numbers, dtype=torch.float64, device=device)
+    found = _sent.get((numbers, device))
+    if found is None:
+        found = torch.tensor(numbers, dtype=torch.float64, device=device)
+        if type(found) is Tensor:  # not one that a compiler makes up
+            _sent[numbers, device] = found
+    return found
 
 
 def learned(aev: Any) -> bool:

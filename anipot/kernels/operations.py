@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anipot.known import forgetting
+
 _library = torch.library.Library("anipot", "FRAGMENT")
 
 
@@ -39,7 +41,7 @@ def define_opaque(schema: str, run: Callable[..., Any], fake: Callable[..., Any]
     """Define ``anipot::...`` that runs Python no compiler looks into, on any device and without a gradient."""
     name = schema.partition("(")[0]
     _library.define(schema)
-    _library.impl(name, run, "CompositeExplicitAutograd")
+    _library.impl(name, forgetting()(run), "CompositeExplicitAutograd")
     torch.library.register_fake(f"anipot::{name}", fake, lib=_library)
 
 

@@ -35,8 +35,9 @@ class EMA(WeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin an average when a fit begins."""
-        if stage == "fit":
-            self._average_model = _Average(pl_module, pl_module.device, **self._kwargs)
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.__class__ = _Average  # which Lightning does not let us choose
 
 
 class _Average(AveragedModel):

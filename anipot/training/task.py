@@ -11,7 +11,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from anipot.data.packed import Batch
 from anipot.ensembles import EnsemblePotential
+from anipot.known import remembering
 from anipot.potential import Potential
 from anipot.training.losses import over_processes
 from anipot.training.metrics import MeanTerms, error_metrics, means_of, update_errors
@@ -112,6 +114,12 @@ class AtomisticTask(LightningModule):
 
     def training_step(self, batch: BatchLike, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
+        with remembering():
+            if isinstance(batch, Batch):
+                batch.recall()
+            return self._loss(batch)
+
+    def _loss(self, batch: BatchLike) -> Tensor:
         if self._energies is not None and self._trained == {"energies"}:
             predictions = {"energies": self._energies(self.potential, batch)}
         else:

@@ -1,8 +1,8 @@
 """What NVRTC makes of the kernels, translated to C++, one instruction after the other.
 
 The source compiled for the host tests algorithms; this tests the code that GPUs get: what the compiler has made of
-intrinsics, inline assembly, branches and memory accesses. Only the last step, to machine code, is not seen. Accesses to
-shared memory are checked for bounds, those to any memory for alignment.
+intrinsics, inline assembly, branches and memory accesses. Only the last step, to machine code, is not seen.
+Instructions for shared memory are checked for bounds, those for any memory for alignment.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _Kernel:
             condition = f"if ({guard[1]}{guard[2]}_{guard[3]}) " if guard else ""
             try:
                 yield f"    {condition}{{ {self._instruction(guard[4] if guard else text)} }}"
-            except (KeyError, ValueError, TypeError) as error:
+            except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:
                 raise NotKnown(f"{self.name}, line {self.line}: {text} ({error})") from error
 
     def _place(self, variable: re.Match[str]) -> None:
@@ -138,7 +138,7 @@ class _Kernel:
         elif name in ("selp", "setp") and len(operands) > 3:
             wanted[3] = "bool"
         elif function == "mad_wide":
-            wanted[3] = types[-1].replace("32", "64")
+            wanted[3] = types[-1].replace("32", "64").replace("16", "32")
         values = [self._get(kind, operand) for kind, operand in zip(wanted[1:], operands[1:], strict=True)]
         return self._set(operands[0], f"ptx::{function}<{', '.join(types)}>({', '.join(values)})")
 

@@ -103,7 +103,7 @@ inline void whole_warp(uint32_t clamp, uint32_t expected, uint32_t lanes) {
 }
 inline uint32_t shfl_bfly(int line, uint32_t value, uint32_t by, uint32_t clamp, uint32_t lanes, bool& inside) {
     whole_warp(clamp, 31, lanes);
-    return shuffled(line, value, (host::current & 31) ^ by, by < 32, inside);
+    return shuffled(line, value, (host::current & 31) ^ (by & 31), true, inside);
 }
 inline uint32_t shfl_idx(int line, uint32_t value, uint32_t from, uint32_t clamp, uint32_t lanes, bool& inside) {
     whole_warp(clamp, 31, lanes);
@@ -111,12 +111,12 @@ inline uint32_t shfl_idx(int line, uint32_t value, uint32_t from, uint32_t clamp
 }
 inline uint32_t shfl_up(int line, uint32_t value, uint32_t by, uint32_t clamp, uint32_t lanes, bool& inside) {
     whole_warp(clamp, 0, lanes);
-    const int from = (host::current & 31) - (int)by;
+    const int from = (host::current & 31) - (int)(by & 31);
     return shuffled(line, value, from, from >= 0, inside);
 }
 inline uint32_t shfl_down(int line, uint32_t value, uint32_t by, uint32_t clamp, uint32_t lanes, bool& inside) {
     whole_warp(clamp, 31, lanes);
-    const int from = (host::current & 31) + (int)by;
+    const int from = (host::current & 31) + (int)(by & 31);
     return shuffled(line, value, from, from < 32, inside);
 }
 inline uint32_t vote_ballot(int line, bool value, uint32_t lanes) {
@@ -210,8 +210,8 @@ template <class T> bool setp_num(T x, T y) { return !setp_nan(x, y); }
 // ---- conversions: to, from --------------------------------------------------------------------------------------------
 
 template <class T, class F>
-T clamped(F x) {  // an integral number; to the nearest there is, and NaN to 0
-    if (x != x) return 0;
+T clamped(F x) {  // an integral number; to the nearest there is
+    if (x != x) return sizeof(T) <= 4 && sizeof(F) == 4 ? (T)0 : (T)((uint64_t)1 << (8 * sizeof(T) - 1));
     if (x >= std::ldexp((F)1, 8 * sizeof(T) - std::is_signed<T>::value)) return std::numeric_limits<T>::max();
     if (x < (F)std::numeric_limits<T>::min()) return std::numeric_limits<T>::min();
     return (T)x;
