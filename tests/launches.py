@@ -83,7 +83,9 @@ class _Watch(TorchDispatchMode):
     def hear(self, name: str, given: list[Tensor], goal: bool, kwargs: dict[str, Any]) -> None:
         self.there = goal or any(map(is_there, given))
         there = bool(given) and is_there(given[0])
-        brought = goal and not there and name in ("to", "cuda") and not kwargs.get("non_blocking")
+        # Only what is pinned comes while the host goes on.
+        unseen = kwargs.get("non_blocking") and getattr(given[0], "_pinned", False)
+        brought = goal and not there and name in ("to", "cuda") and not unseen
         if brought or (goal and name in _MADE_OF_NUMBERS):
             self.found.waits[_place(), "to the device"] += 1
         elif there and (name in ("tolist", "cpu", "numpy") or (name == "to" and not goal)):

@@ -68,7 +68,9 @@ class PretendCuda(TorchFunctionMode):
         if name == "_parse_to":
             return func(*args, **kwargs)
         if name == "pin_memory":
-            return args[0]
+            pinned = args[0].detach()
+            pinned._pinned = True
+            return pinned
         if name == "get_device":
             return 0 if is_there(args[0]) else -1
         given = [*_tensors(args), *_tensors(kwargs)]

@@ -100,6 +100,20 @@ def test_lists_grow(place: torch.device, monkeypatch: pytest.MonkeyPatch) -> Non
         assert_same(natively(model, *system, stress=True), by_torch(model, *system, stress=True))
 
 
+def test_lists_grow_for_the_atoms_that_there_were(place: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has become of the tensor that told of them."""
+    monkeypatch.setattr(cuda, "_CAPACITY", 3)
+    parts = model_at(place)
+    model = anipot.Potential(
+        parts.elements, parts.representation, parts.head, parts.shifter, periodic_table_index=False
+    ).to(place)
+    species, x = torch.tensor([[0, 1, 2, 3, 0, 1]], device=place), molecule(6, 1)[1][None].to(place)
+    natively(model, species, 10 * x)
+    again = species.clone()
+    species[:] = 1
+    assert_same(natively(model, again, x), by_torch(model, again, x))
+
+
 @pytest.mark.parametrize("members", [False, True])
 def test_rows_in_blocks(members: bool, place: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into memory at once."""

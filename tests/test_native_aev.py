@@ -288,3 +288,16 @@ def test_hessians_and_force_training(path: str) -> None:
             for ours, theirs in zip(*found, strict=True):
                 atol = 512 * torch.finfo(dtype).eps * max(1e-3, float(theirs.abs().max()))
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, in torch.func.hessian
+def test_torch_func_differentiates_whole_potentials() -> None:
+    model, (species, x) = potential("aev_1x", "ani_celu"), (t[None] for t in molecule(5, 1))
+
+    def energy(y: torch.Tensor) -> torch.Tensor:
+        return model((species, y)).energies.sum()
+
+    found = anipot.single_point(model, species, x, hessian=True)
+    torch.testing.assert_close(-torch.func.grad(energy)(x), found.forces, rtol=0, atol=1e-10)
+    second = torch.func.hessian(energy)(x).reshape(15, 15)
+    torch.testing.assert_close(second, found.hessian[0].reshape(15, 15), rtol=0, atol=1e-9)

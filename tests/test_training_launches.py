@@ -96,15 +96,16 @@ def test_what_waits_is_counted(place: torch.device) -> None:
         torch.tensor([1.0], device=place)
         x.to("cpu")
         torch.ones(2).to(place)
+        torch.ones(2).to(place, non_blocking=True)
     assert {name for _, name in found.waits} == {
         *("index", "_local_scalar_dense", "nonzero", "tolist", "to", "to the device")
     }
-    assert found.num_waits == 7
+    assert found.num_waits == 8
     with launches() as found:
         torch.ones(3).sum().item()
         x.view(3, 1).detach()
         (2 * x).sum()
-        torch.ones(2).to(place, non_blocking=True)
+        torch.ones(2).pin_memory().to(place, non_blocking=True)
     assert not found.waits
     assert [name for _, name in found.launches] == ["mul", "sum", "clone"]
 

@@ -129,7 +129,7 @@ class CudaPlan:
     def _element_indices(self, species: Tensor) -> Tensor | None:
         """Return element indices on the device, or None where some are not known."""
         potential = self.parts.potential
-        index = species.to(potential.device)
+        index = species.to(potential.device, copy=True)  # which stays what it is when the user's is written to
         if potential.periodic_table_index:
             index = potential.converter.lookup(index)
         if bool(((index < -1) | (index >= self.parts.num_species)).any()):

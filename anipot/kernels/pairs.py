@@ -29,6 +29,8 @@ def find_and_check(
     real: Tensor, coordinates: Tensor, cell: Tensor | None, pbc: Tensor | None, cutoff: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor | None], bool] | None:
     """Return the same, and whether it is known that no two atoms stand on one spot."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # torch.func hides the memory of its tensors
+        return None
     if program.wanted(coordinates):
         try:
             return search.find_pairs(real, coordinates, cell, pbc, cutoff)
