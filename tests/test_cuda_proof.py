@@ -18,6 +18,7 @@ import anipot
 from anipot.engine import engine_of, proof
 from anipot.engine.parts import Parts
 from anipot.kernels.cuda import program, support
+from anipot.kernels.cuda.errors import KernelError
 
 
 @pytest.fixture
@@ -109,3 +110,29 @@ def test_what_cannot_be_compared_is_no_fault(found: dict[str, str], tmp_path: Pa
     assert not list(tmp_path.glob("kernels/*.proof"))
     model, (species, x) = potential("aev_1x", "ani_celu"), (t[None] for t in molecule(9, 1))
     assert torch.allclose(natively(model, species, x).forces, by_torch(model, species, x).forces, atol=1e-10)
+
+
+@needs_compiler
+def test_networks_that_have_no_room_are_no_fault(
+    found: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Molecules of elements with smaller networks may have room."""
+    model = potential("aev_1x", "ani_celu")
+    wide = anipot.AtomicNetwork((model.representation.num_features, 4000, 8, 1), anipot.CELU(0.1)).double()
+    model.head[3] = wide
+    natively(model, torch.tensor([[6, 1, 1, 7]]), molecule(4, 1)[1][None])
+    assert not found
+    assert not list(tmp_path.glob("kernels/*.proof"))
+
+
+@needs_compiler
+def test_a_launch_that_fails_is_a_fault(found: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise KernelError("networks cannot be launched")
+
+    model, (species, x) = potential("aev_1x", "ani_celu"), (t[None] for t in molecule(5, 1))
+    monkeypatch.setattr(HostKernel, "launch", fails)
+    assert "cannot be launched" in engine_of(model).covers()
+    assert found["why"] == "networks cannot be launched"
+    result = anipot.single_point(model, species, x)
+    assert torch.allclose(result.forces, by_torch(model, species, x).forces, atol=1e-10)
