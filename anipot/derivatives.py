@@ -15,6 +15,7 @@ from anipot.energy import EnergyShifter
 from anipot.engine import Engine, Values, engine_of
 from anipot.hessian import gradient_graph, hessian_of, native_hessian
 from anipot.kernels.messages import first_derivatives_of_geometry
+from anipot.known import within_a_call
 from anipot.lattice import volume
 from anipot.neighbors import Pairs, checked_displacements, find_pairs, gradient_by_coordinates
 from anipot.potential import Potential
@@ -85,6 +86,7 @@ class Members:
         object.__setattr__(self, "stress_std", None if self.stress is None else _spread(self.stress))
 
 
+@within_a_call
 def single_point(
     model: torch.nn.Module,
     species: Tensor,

@@ -9,14 +9,18 @@ Nothing is believed for longer than a call (``remembering``), while which nobody
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Between these are ghosts, element indices and atomic numbers; what is beyond stands at the ends.
 LOWEST, HIGHEST = -2, 119
@@ -42,6 +46,19 @@ def remembering() -> Iterator[None]:
         yield
     finally:
         _now.told = None
+
+
+def within_a_call(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function remember while it runs, unless a compiler traces it."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        with remembering():
+            return function(*args, **kwargs)
+
+    return call
 
 
 @contextmanager

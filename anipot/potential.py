@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anipot.energy import EnergyShifter
 from anipot.environments import Environments
 from anipot.head import ANIModel, Ensemble
+from anipot.known import within_a_call
 from anipot.neighbors import Pairs, neighborhoods
 from anipot.neighbors.traced import checked_neighborhoods
 from anipot.representation import AEVComputer
@@ -291,6 +292,7 @@ class Potential(nn.Module):
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
+    @within_a_call
     def forward(
         self,
         species_coordinates: tuple[Tensor, Tensor],
@@ -328,6 +330,7 @@ class Potential(nn.Module):
         atomic = atomic.mean(0).view(species.shape)
         return SpeciesEnergies(species, atomic.sum(-1) + self.shifter.sae(system.species))
 
+    @within_a_call
     def atomic_energies(
         self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:
@@ -336,6 +339,7 @@ class Potential(nn.Module):
         atomic = atomic.mean(0).view(system.species.shape)
         return SpeciesEnergies(species_coordinates[0], atomic + self.shifter.atomic(system.species))
 
+    @within_a_call
     def members_energies(
         self, species_coordinates: tuple[Tensor, Tensor], cell: Tensor | None = None, pbc: Tensor | None = None
     ) -> SpeciesEnergies:

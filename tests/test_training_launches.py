@@ -120,6 +120,17 @@ def test_a_step_waits_once(forces: bool, members: int) -> None:
     assert dict(found.waits) == {("kernels/cuda/search.py:pairs", "tolist"): 1, ("known.py:asked", "cpu"): 1}
 
 
+def test_a_loop_of_ones_own_waits_twice() -> None:
+    """For species and coordinates, as nobody tells, and for the number of pairs."""
+    model, batch = potential(1).to("cuda"), unknown(loaded(6))
+    for _ in range(2):
+        x = batch.coordinates.clone().requires_grad_()
+        with launches() as found:
+            energies = model((batch.species, x)).energies
+            torch.autograd.grad(energies.sum(), x)
+    assert dict(found.waits) == {("kernels/cuda/search.py:pairs", "tolist"): 1, ("known.py:asked", "cpu"): 1}
+
+
 @pytest.mark.parametrize("members", [1, 3])
 def test_launches_do_not_grow_with_the_batch(members: int) -> None:
     few, many = (counted(True, members, loaded(number)) for number in (4, 12))
